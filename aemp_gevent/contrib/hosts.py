@@ -18,7 +18,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 from time import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 # What only nodes with links need is imported now, and not by the first call: so gunicorn's master, which reads its
 # configuration, shares it with all workers, and they join in some milliseconds instead of 150.
@@ -29,6 +29,7 @@ from aemp_gevent import default_node
 from aemp_gevent.errors import InvalidSettingError, NoSecretError
 from aemp_gevent.node.access import network_of
 from aemp_gevent.node.node import Node
+from aemp_gevent.runtime.hub_calls import repeated
 from aemp_gevent.runtime.logs import Log
 from aemp_gevent.settings.fields import Settings
 from aemp_gevent.settings.sources import make_settings
@@ -178,9 +179,23 @@ class _Keeper:
 
     def look(self) -> None:
         """Check the file, now and every few seconds until the node shuts down."""
+        hub: Any = self._node.scheduler.hub  # its stubs do not know the loop's timers
+        # No reference: this must not keep the loop of a finished program running.
+        timer = hub.loop.timer(_LOOK_SECONDS, _LOOK_SECONDS, ref=False)
+
+        def again() -> None:  # on the hub
+            if not self._check():
+                timer.stop()
+                timer.close()
+
+        if self._check():
+            timer.start(repeated(hub, again))
+
+    def _check(self) -> bool:
+        """Check the file; return whether there is still a network to check it for."""
         network = network_of(self._node)
         if network is None or network.is_closed:
-            return
+            return False
         try:
             self._take_over(network, self._read())
             self._complaint = ""
@@ -188,14 +203,7 @@ class _Keeper:
             if str(error) != self._complaint:
                 self._complaint = str(error)
                 _log.warning("the secret's file %s cannot be maintained: %s", self._path, error)
-        scheduler = self._node.scheduler
-
-        def again() -> None:
-            scheduler.end_timer(timer)
-            self.look()
-
-        timer = scheduler.start_timer(_LOOK_SECONDS, again)
-        timer.ref = False  # this must not keep the loop of a finished program running
+        return True
 
     def _read(self) -> str:
         # Checked each time: if ours was removed from /tmp, another user may have created a folder of this name.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import weakref
 from collections.abc import Callable
+from time import monotonic
 from typing import Any
 
 import gevent
@@ -16,20 +17,15 @@ from gevent import monkey
 from gevent.hub import Hub
 
 from aemp_gevent.errors import WrongThreadError
+from aemp_gevent.ports.timer_queue import TimerQueue
 from aemp_gevent.runtime import forking, threads
-from aemp_gevent.runtime.hub_calls import repeated, see_through, stops_what_raises
+from aemp_gevent.runtime.hub_calls import see_through
 from aemp_gevent.runtime.logs import frames_of
 from aemp_gevent.runtime.threads import Doorbell, close_with, doorbell_of
 
 # Compiled, this name stands for a C function (c_calls.pxd), to which nothing can be assigned.
 get_ident: Callable[[], int]
 globals().update(get_ident=threads.get_ident)
-
-RETRY_SECONDS = 0.05
-"""Seconds after which a timer's call that raised is made again."""
-
-MAX_TRIES = 10
-"""How often a timer's call is made at most. Otherwise a call that always raises would be repeated forever."""
 
 
 class HubThread:
@@ -41,8 +37,8 @@ class HubThread:
         self._hub: Hub | None = None
         self._doorbell: Doorbell | None = None
         self._next_turn: Any = None  # gevent's watchers have no types
-        self._wraps_timers = False
-        self._timers: dict[Any, int] = {}  # how often the call of each has raised
+        self.timers = TimerQueue()
+        """The timers."""
         self._helpers: weakref.WeakSet[forking.Helper] = weakref.WeakSet()
 
     @property
@@ -52,7 +48,6 @@ class HubThread:
             hub = gevent.get_hub()
             self._doorbell = doorbell_of(hub)
             self._next_turn = hub.loop.timer(0)
-            self._wraps_timers = stops_what_raises(hub)
             close_with(self, self._next_turn, self._doorbell)
             self.thread = get_ident()
             self._hub = hub
@@ -93,50 +88,20 @@ class HubThread:
 
     # --- timers, and greenlets beside the runners ---
 
-    def start_timer(self, seconds: float, call: Callable[..., object], *args: Any) -> Any:
+    def start_timer(self, seconds: float, call: Callable[..., object], *args: Any) -> int:
         """Call ``call(*args)`` on the hub once, after some seconds; return the timer, for :meth:`end_timer`."""
-        timer = self.make_timer(seconds)
-        self.set_off(timer, call, *args)
+        timers = self.timers
+        timer = timers.new()
+        timers.set_off(timer, monotonic() + seconds, call, args)
         return timer
 
-    def make_timer(self, seconds: float) -> Any:
-        """Return a timer that nothing has set off yet: its user can keep it first, and end it wherever it is struck."""
-        return (self._hub or self.hub).loop.timer(max(seconds, 0), RETRY_SECONDS)
-
-    def set_off(self, timer: Any, call: Callable[..., object], *args: Any) -> None:
-        """Start a timer, which will call ``call(*args)`` on the hub once."""
-        self._timers[timer] = 0
-        try:
-            # update: the loop's time may be as old as a whole turn of ours.
-            if self._wraps_timers:
-                timer.start(repeated(self.hub, self._due, timer, call, args), update=True)
-            else:  # the same at less cost
-                timer.start(self._due, timer, call, args, update=True)
-        except BaseException:
-            self.end_timer(timer)
-            raise
-
-    def _due(self, timer: Any, call: Callable[..., object], args: tuple[Any, ...]) -> None:  # on the hub
-        try:
-            call(*args)
-        except BaseException:
-            if timer in self._timers:
-                self._timers[timer] += 1
-                if self._timers[timer] >= MAX_TRIES:  # the call itself raises; it was not struck
-                    self.end_timer(timer)
-            raise
-        self.end_timer(timer)  # not before, so that a call that is struck is made again
-
-    def end_timer(self, timer: Any) -> None:
+    def end_timer(self, timer: int) -> None:
         """Stop a timer and forget it. Idempotent."""
-        self._timers.pop(timer, None)
-        timer.stop()
-        timer.close()
+        self.timers.end(timer)
 
     def end_all_timers(self) -> None:
         """Stop and forget every timer: no call of theirs is made any more."""
-        for timer in list(self._timers):
-            self.end_timer(timer)
+        self.timers.end_all()
 
     def start_greenlet(self, function: Callable[..., Any], *args: Any) -> forking.Helper:
         """Start a greenlet beside the runners. A forked child stops it as it stops these."""

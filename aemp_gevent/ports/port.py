@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 from aemp_gevent.ports.handlers import Handlers
 from aemp_gevent.ports.patterns import Handler, Message
 from aemp_gevent.ports.reasons import Reason
+from aemp_gevent.ports.timer_queue import TimerQueue
 from aemp_gevent.runtime.totals import Totals
 from aemp_gevent.runtime.tracing import TRACING
 
@@ -129,6 +130,8 @@ class PortHost(Protocol):
     """Whether this is a forked child, and the ports are the parent's."""
     totals: Totals
     """What is counted for those who monitor the node."""
+    timers: TimerQueue
+    """The timers."""
 
     @property
     def table(self) -> Table:
@@ -147,16 +150,10 @@ class PortHost(Protocol):
     def leave(self, end: Callable[..., object], *args: Any) -> None:
         """Make the call that ends a ``with`` block, again if it is struck."""
 
-    def start_timer(self, seconds: float, call: Callable[..., object], *args: Any) -> Any:
+    def start_timer(self, seconds: float, call: Callable[..., object], *args: Any) -> int:
         """Call ``call(*args)`` on the hub once, after some seconds; return the timer."""
 
-    def make_timer(self, seconds: float) -> Any:
-        """Return a timer that nothing has set off yet."""
-
-    def set_off(self, timer: Any, call: Callable[..., object], *args: Any) -> None:
-        """Start a timer, which will call ``call(*args)`` on the hub once."""
-
-    def end_timer(self, timer: Any) -> None:
+    def end_timer(self, timer: int) -> None:
         """Stop a timer."""
 
     def turn_is_over(self) -> bool:

@@ -2,5 +2,13 @@ from aemp_gevent.ports.c_calls cimport PURE, getcurrent, popleft
 from aemp_gevent.ports.port cimport Port
 from aemp_gevent.ports.scheduler cimport Scheduler
 from aemp_gevent.ports.runner cimport Runner
+from aemp_gevent.ports.timer_queue cimport TimerQueue
 
 cdef int DEAD, RUNNING
+
+cdef class Deadline:
+    cdef public bint expired
+    cdef Port _port
+    cdef double _due
+    cdef TimerQueue _timers
+    cdef object _timer

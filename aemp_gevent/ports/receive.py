@@ -38,19 +38,26 @@ _NEAR = 1024
 
 
 class Deadline:
-    """A timer that resumes a greenlet waiting for a port. Close it afterwards."""
+    """A timer that resumes a greenlet waiting for a port. Close it afterwards.
 
-    def __init__(self, port: Port, seconds: float) -> None:
+    Args:
+        port: The port.
+        due: When, on the monotonic clock.
+    """
+
+    def __init__(self, port: Port, due: float) -> None:
         self.expired = False
         self._port = port
-        self._timer = port.scheduler.make_timer(seconds)
+        self._due = due
+        self._timers = port.scheduler.timers
+        self._timer = self._timers.new()
 
     def start(self) -> None:
         """Start it; not as it is made, so that its user can close it wherever this is struck."""
-        self._port.scheduler.set_off(self._timer, self._expire)
+        self._timers.set_off(self._timer, self._due, self._expire)
 
     def close(self) -> None:
-        self._port.scheduler.end_timer(self._timer)
+        self._timers.end(self._timer)
 
     def _expire(self) -> None:  # on the hub
         self.expired = True
@@ -206,7 +213,7 @@ def receive_for(port: Port, matches: Matcher | None, timeout: float | None) -> M
                 if ends is None or in_time is not None:
                     raise ReceiveTimeout(timeout)
                 if deadline is None:
-                    deadline = Deadline(port, ends - monotonic())
+                    deadline = Deadline(port, ends)
                     deadline.start()
                 elif deadline.expired:
                     in_time = _let_in(port, current) - scanned
@@ -229,7 +236,7 @@ def _let_in(port: Port, current: greenlet) -> int:
     scheduler = port.scheduler
     # Twice: in the first round of the loop this greenlet may be resumed before all callbacks were made.
     for _ in range(2):
-        moment = Deadline(port, 0)
+        moment = Deadline(port, monotonic())
         try:
             moment.start()
             while not moment.expired and port.dying is None:

@@ -31,6 +31,7 @@ from aemp_gevent.ports.jobs import A_JOB
 from aemp_gevent.ports.pacing import FIRST_LOOK, SLICE
 from aemp_gevent.ports.port import DEAD, IDLE, NOWHERE, QUEUED, REMOTE, RUNNING, STARTED, Job, Port, PortsOwner
 from aemp_gevent.ports.runner import Runner
+from aemp_gevent.ports.timer_queue import TimerQueue
 from aemp_gevent.runtime import forking
 from aemp_gevent.runtime.bounded_log import BoundedLog
 from aemp_gevent.runtime.hub_calls import hub_call, report_to
@@ -377,9 +378,9 @@ class Scheduler(GivingWay):
         for helper in self._helpers:
             helper.stopped = helper is not current
         if is_ours and self._hub is not None:
-            for timer in [*self._timers, self._next_turn]:
-                timer.stop()
+            self.timers.stop()
+            self._next_turn.stop()
             blocked = [runner for runner in runners if not (runner.idle or runner.dead or runner in waiting)]
             forking.stop_watchers_of([*blocked, *(helper for helper in self._helpers if helper is not current)])
-        forking.keep(list(self._timers))
-        self._timers.clear()
+        forking.keep(self.timers)
+        self.timers = TimerQueue()

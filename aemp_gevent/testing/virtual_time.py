@@ -48,7 +48,7 @@ class VirtualTimer:
 
     def __init__(self, loop: VirtualLoop, after: float, repeat: float, *, ref: bool) -> None:
         self.loop = loop
-        self.ref = ref
+        self._ref = ref
         self.callback: Callable[..., Any] | None = None
         self.args: tuple[Any, ...] = ()
         self.pending = False
@@ -61,6 +61,17 @@ class VirtualTimer:
         """Whether it will expire."""
         return self.callback is not None
 
+    @property
+    def ref(self) -> bool:
+        """Whether it keeps the loop running."""
+        return self._ref
+
+    @ref.setter
+    def ref(self, wanted: bool) -> None:
+        if self.active:
+            self.loop.count(wanted - self._ref)
+        self._ref = wanted
+
     def start(self, callback: Callable[..., Any], *args: Any, update: bool | None = None) -> None:
         """Call a function when the time has passed."""
         self._begin(callback, args, self._after)
@@ -72,7 +83,7 @@ class VirtualTimer:
     def stop(self) -> None:
         """Do not call it."""
         if self.callback is not None:
-            self.loop.forget(self)
+            self.loop.count(-self.ref)
         self.callback = None
         self.args = ()
         self._round += 1
@@ -160,14 +171,14 @@ class VirtualLoop:
 
     def add(self, timer: VirtualTimer, after: float, round_: int) -> None:
         """Keep a timer until it expires."""
-        self._refs += timer.ref
         self._serial += 1
         heappush(self._heap, (self.seconds + after, self._dice.random(), self._serial, timer, round_))
-        self._look()
+        self.count(timer.ref)
 
-    def forget(self, timer: VirtualTimer) -> None:
-        """Count a timer less that was stopped."""
-        self._refs -= timer.ref
+    def count(self, change: int) -> None:
+        """Count how many timers keep the loop running."""
+        self._refs += change
+        self._look()
 
     def _look(self) -> None:
         # Without a timer that keeps the loop alive, the program ends, as it does in real time.
@@ -178,7 +189,7 @@ class VirtualLoop:
     def _step(self, calls: int) -> None:  # on the hub
         self._is_looking = False
         try:
-            if calls == self._calls:  # nothing was runnable in between
+            if calls == self._calls and self._refs > 0:  # nothing was runnable in between
                 self._expire_next()
         finally:
             self._look()

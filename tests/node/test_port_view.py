@@ -136,7 +136,7 @@ def test_shutdown_ends_the_watch(node: Node) -> None:
     assert isinstance(mailbox_of(node, port), MailboxTap)
     node.shutdown()
     assert not isinstance(mailbox_of(node, port), MailboxTap)
-    assert not node.scheduler._timers
+    assert not node.scheduler.timers
 
 
 @pytest.mark.parametrize("has_messages", [False, True])

@@ -341,7 +341,7 @@ def test_nothing_is_tried_after_the_own_node_was_shut_down(
     caplog.clear()
     gevent.sleep(300)
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
-    assert not here.scheduler._timers
+    assert not here.scheduler.timers
 
 
 def test_a_lost_child_that_has_died_is_started_again(network, here, there):

@@ -72,7 +72,7 @@ def test_a_watch_ends_after_a_while(make_node: MakeNode, monkeypatch: pytest.Mon
         still.cancel()
         assert peer.packet() == ["", "mon0", Q]
         assert not network_of(node).peers[peer.name].ports.kept
-        assert not node.scheduler._timers
+        assert not node.scheduler.timers
 
 
 def test_a_watch_that_is_needed_again_stays(make_node: MakeNode) -> None:
@@ -214,6 +214,6 @@ def test_watches_lapse_though_keeping_one_was_interrupted(make_node: MakeNode, m
         monitors_for_a_moment(node, f"{peer.name}#{P}")
         kept = network_of(node).peers[peer.name].ports.kept
         kept._since.clear()  # as if the next to keep it had been struck between its two steps
-        wait_until(lambda: not node.scheduler._timers)
+        wait_until(lambda: not node.scheduler.timers)
         monitors_for_a_moment(node, f"{peer.name}#{Q}")
         assert peer.take(3)[2] == ["", "mon0", Q]

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any
 
 import gevent
@@ -16,13 +15,13 @@ from gevent import get_hub
 from aemp_gevent.errors import NoPortContextError, PortKilled, ReceiverBusyError, ReceiveTimeout
 from aemp_gevent.ports.context import SELF, psub
 from aemp_gevent.ports.receive import get, receive
+from aemp_gevent.ports.timer_queue import TimerQueue
 from tests.ports.logs import monitored
 from tests.support.helpers import on_hub, turns, wait_until
 from tests.support.seams import ports_of
 from tests.support.settling import settle
 
 # By name: in the package's surface, "port" and "receive" are functions.
-receive_module = import_module("aemp_gevent.ports.receive")
 
 
 @pytest.mark.usefixtures("open_scheduler")
@@ -164,19 +163,19 @@ def test_a_waiter_whose_greenlet_left_is_not_switched_into(node, log):
 
 @pytest.mark.parametrize("order", ["message-first", "timer-first"])
 @pytest.mark.parametrize("pattern", [(), ("tag",)], ids=["any", "by-tag"])
-def test_a_message_in_the_loop_iteration_of_the_timeout_wins(node, log, monkeypatch, order, pattern):
+def test_a_message_in_the_loop_iteration_of_the_timeout_wins(node, log, order, pattern):
     """Trap "timeout beats message": scan before looking at the flag."""
-    deadlines: list[Any] = []
+    calls: list[Any] = []
 
-    class Seen(receive_module.Deadline):  # type: ignore[name-defined, misc]
-        def __init__(self, *args: Any) -> None:
-            super().__init__(*args)
-            deadlines.append(self)
+    class Seen(TimerQueue):
+        def set_off(self, timer: int, due: float, call: Any, args: tuple[Any, ...] = ()) -> None:
+            super().set_off(timer, due, call, args)
+            calls.append(call)
 
-    monkeypatch.setattr(receive_module, "Deadline", Seen)
+    node.scheduler.timers = Seen()
     port = node.port_async(lambda: log.append(receive(*pattern, timeout=5, default="timeout")))
-    wait_until(lambda: deadlines)
-    steps = [lambda: node.snd(port, "tag"), deadlines[0]._expire]
+    wait_until(lambda: calls)
+    steps = [lambda: node.snd(port, "tag"), calls[0]]
     if order == "timer-first":
         steps.reverse()
     on_hub(lambda: [step() for step in steps])

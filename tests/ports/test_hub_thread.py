@@ -64,7 +64,7 @@ def test_a_timer_calls_once_unless_it_is_ended(here: HubThread) -> None:
         here.end_timer(ended)
     wait_until(lambda: made)
     turns(3)
-    assert made == ["due"] and not here._timers
+    assert made == ["due"] and not here.timers
 
 
 def test_all_timers_are_ended_at_once(here: HubThread) -> None:
@@ -73,7 +73,7 @@ def test_all_timers_are_ended_at_once(here: HubThread) -> None:
         here.start_timer(0, made.append, number)
     here.end_all_timers()
     turns(3)
-    assert made == [] and not here._timers
+    assert made == [] and not here.timers
 
 
 def test_the_end_of_a_block_is_left_to_the_hub_in_another_thread(here: HubThread) -> None:

@@ -547,7 +547,7 @@ def test_timers_end_with_the_receive(node, how):
     node.port_async(body)
     wait_until(lambda: ended)
     assert ended == [{"message": ("wanted",), "timeout": "timeout"}.get(how, "struck")]
-    assert not node.scheduler._timers
+    assert not node.scheduler.timers
 
 
 def test_all_that_was_there_is_looked_at_although_a_predicate_received(node):

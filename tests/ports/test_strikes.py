@@ -187,7 +187,7 @@ class Scene:
         ours = gevent.getcurrent()
         assert [port for port in left_over(node) if port.runner is not ours or port.is_for_answer] == []
         ours.aemp_port = None  # type: ignore[attr-defined]
-        wait_until(lambda: not node.scheduler._timers, within=3, show=lambda: node.scheduler._timers)
+        wait_until(lambda: not node.scheduler.timers, within=3, show=lambda: node.scheduler.timers)
 
 
 def left_over(node: LocalNode) -> list[Port]:

@@ -13,7 +13,7 @@ from gevent.event import Event
 from greenlet import getcurrent
 
 from aemp_gevent.errors import InvalidPortError
-from aemp_gevent.ports.hub_thread import MAX_TRIES
+from aemp_gevent.ports.timer_queue import MAX_TRIES
 from aemp_gevent.ports.timers import Timer
 from tests.support.helpers import wait_until
 from tests.support.settling import PortLike, settle, wait_for_timers
@@ -172,7 +172,7 @@ def test_a_timer_after_none_never_fires(node):
 
 
 def test_a_call_of_the_library_that_always_raises_is_not_made_forever(node, monkeypatch):
-    monkeypatch.setattr("aemp_gevent.ports.hub_thread.RETRY_SECONDS", 0.001)
+    monkeypatch.setattr("aemp_gevent.ports.timer_queue.RETRY_SECONDS", 0.001)
     monkeypatch.setattr(gevent.get_hub(), "handle_error", lambda *_: None)
     calls: list[int] = []
 
@@ -181,5 +181,5 @@ def test_a_call_of_the_library_that_always_raises_is_not_made_forever(node, monk
         raise LookupError
 
     node.scheduler.start_timer(0, call)
-    wait_until(lambda: not node.scheduler._timers)
+    wait_until(lambda: not node.scheduler.timers)
     assert len(calls) == MAX_TRIES

@@ -217,13 +217,13 @@ def test_every_call_refuses_what_is_not_a_time_before_it_does_anything(make, val
     node = make()
     with node.attach():
         for call, name in CALLS.values():
-            before = (dict(ports_of(node)), set(node.scheduler._timers), list(node.scheduler.runq), node.up_nodes())
+            before = (dict(ports_of(node)), len(node.scheduler.timers), list(node.scheduler.runq), node.up_nodes())
             with pytest.raises(error) as refused:
                 call(node, value)
             assert str(refused.value).startswith(f"{name}: ")
             shown = "<Unprintable object" if isinstance(value, Unprintable) else repr(getattr(value, "seconds", value))
             assert shown in str(refused.value)
-            after = (dict(ports_of(node)), set(node.scheduler._timers), list(node.scheduler.runq), node.up_nodes())
+            after = (dict(ports_of(node)), len(node.scheduler.timers), list(node.scheduler.runq), node.up_nodes())
             assert after == before, name
             assert not network_of(node).peers
 

@@ -20,8 +20,8 @@ import aemp_gevent
 from tests.support.native import threading
 
 SCHEDULER = (
-    *("ports/hub_thread.py", "ports/run_queue.py", "ports/jobs.py", "ports/pacing.py", "ports/port_table.py"),
-    *("ports/deaths.py", "ports/giving_way.py", "ports/scheduler.py"),
+    *("ports/timer_queue.py", "ports/hub_thread.py", "ports/run_queue.py", "ports/jobs.py", "ports/pacing.py"),
+    *("ports/port_table.py", "ports/deaths.py", "ports/giving_way.py", "ports/scheduler.py"),
 )
 """The modules of the scheduler's layers, like all modules here by their paths in the package."""
 

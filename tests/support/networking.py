@@ -109,7 +109,7 @@ def tables(*nodes: Node) -> list[Any]:
                     for peer in (network.peers.values() if network else ())
                 ),
                 dict(ports_host_of(node).waiting),
-                len(node.scheduler._timers),
+                len(node.scheduler.timers),
             )
         )
     return found

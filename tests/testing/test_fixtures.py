@@ -141,7 +141,7 @@ def test_default_node_is_fresh(default_node, turn):
 
 def test_nothing_is_left_of_it():
     assert NODE().startswith("anon/") and not node.scheduler.ports and SELF() is None
-    assert len(schedulers) == 2 and not any(scheduler._timers for scheduler in schedulers)
+    assert len(schedulers) == 2 and not any(scheduler.timers for scheduler in schedulers)
     assert len({*ids, NODE()}) == 3
 """
 

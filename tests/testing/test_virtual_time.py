@@ -99,6 +99,23 @@ def test_waiting_for_nothing_ends_as_in_real_time(timers):
     assert in_thread(wait_for_nothing, timers) == 0
 
 
+def test_a_timer_that_lets_go_of_the_loop_while_it_runs_no_longer_keeps_it_alive():
+    def wait() -> tuple[float, float]:
+        with VirtualTime() as virtual:
+            timer = gevent.get_hub().loop.timer(1)
+            timer.start(lambda: None)
+            timer.ref = False
+            with pytest.raises(gevent.exceptions.LoopExit):
+                Event().wait()
+            before = virtual.seconds
+            timer.ref = True
+            with pytest.raises(gevent.exceptions.LoopExit):
+                Event().wait()
+            return before, virtual.seconds
+
+    assert in_thread(wait) == (0, 1)
+
+
 def test_timers_that_are_due_at_the_same_time_expire_in_the_order_of_the_seed():
     def order(seed: int) -> list[int]:
         seen: list[int] = []
