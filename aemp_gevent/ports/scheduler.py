@@ -107,11 +107,13 @@ class Scheduler(GivingWay):
             if pool:
                 runner = pool[-1]
                 del pool[-1]
+                runner.idle = False
+                switch(runner)
             else:
                 runner = _make_runner(self._run, self.hub)
                 self._runners.add(runner)
-            runner.idle = False
-            _start(runner, runner)
+                runner.idle = False
+                _start(runner, runner)
             if self._turn_over:
                 self._turn_started = 0.0
                 # Not run_callback: gevent runs 50 of those between two looks at its
