@@ -43,6 +43,7 @@ def test_every_folder_says_in_one_line_what_lives_there() -> None:
         assert len(text) < 130, folder
 
 
+@pytest.mark.no_cover
 @pytest.mark.slow
 def test_no_two_classes_have_the_same_name() -> None:
     """Not even with and without an underscore, or inside others: a word means one thing in all folders."""

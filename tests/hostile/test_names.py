@@ -256,6 +256,7 @@ FILLED_HERE = {
 """Containers of the process that are filled while it runs, and why no peer can do that."""
 
 
+@pytest.mark.no_cover
 @pytest.mark.slow
 def test_there_are_no_other_caches() -> None:
     """A cache that peers can feed keeps what they sent when they are gone. Bound its keys, and list it here.

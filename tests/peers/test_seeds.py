@@ -106,6 +106,7 @@ def test_of_the_nodes_behind_a_name_the_first_two_are_linked_to(network: MemoryN
         assert up(node) == sorted(ids_of(*seeds[:2]))
 
 
+@pytest.mark.no_cover
 @pytest.mark.slow
 def test_links_grow_with_what_a_node_needs_and_not_with_the_network(network: MemoryNetwork, names: Names) -> None:
     addresses = [f"10.0.1.{number}:4040" for number in range(1, 61)]

@@ -285,6 +285,7 @@ def test_heir_that_takes_nothing_does_not_stop_the_next_one(network: MemoryNetwo
     assert Counter("hits", node=other, timeout=WAIT).value() == 7
 
 
+@pytest.mark.no_cover
 def test_many_hits_of_one_key_are_handed_over_in_small_messages(network: MemoryNetwork) -> None:
     nodes = nodes_of(network, 3, max_message_bytes=32 * 1024)
     limiter = Limiter("api", 10_000, 1000.0, node=nodes[0])

@@ -136,6 +136,7 @@ class FakeLink:
             self.wires[receiver] += self.sides[receiver].prove()
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("first", ["a", "b"])
 @pytest.mark.parametrize("seed", range(50))
 def test_two_of_ours_open_over_a_link_that_cuts_at_random(seed: int, first: str) -> None:

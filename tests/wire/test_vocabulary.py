@@ -60,6 +60,7 @@ def literals(source: str) -> Iterator[tuple[int, str]]:
             yield node.lineno, node.value
 
 
+@pytest.mark.no_cover
 @pytest.mark.slow
 def test_no_other_module_spells_requests_out():
     found = [
