@@ -90,7 +90,7 @@ def test_a_request_with_a_name_that_is_too_long_is_refused(
         pass
 
 
-HUGE = "\xad" * 20_000_000
+HUGE = "\xad" * 4_000_000
 """Writing it with repr() takes many times as long as looking at it."""
 
 
@@ -112,7 +112,7 @@ def test_a_huge_name_takes_no_time(node: Node, peer: RawPeer, request_of: Callab
             node.snd(port, "hello")
 
     # The processor's caches are others' as well: the quickest of a few counts.
-    assert min(seconds_of(handle) for _ in range(3)) < max(seconds_of(lambda: repr(HUGE)) for _ in range(2))
+    assert min(seconds_of(handle) for _ in range(3)) < max(seconds_of(lambda: repr(HUGE)) for _ in range(2)) / 2
 
 
 FLOATS = [number / 7e300 for number in range(1, 300_000)]
