@@ -104,7 +104,7 @@ class Handshaking:
 
     # --- what the link does about it ---
 
-    def on_data(self, data: memoryview) -> None:
+    def on_data(self, data: bytes | memoryview) -> None:
         raise NotImplementedError
 
     def on_end(self) -> None:
@@ -117,11 +117,11 @@ class Handshaking:
         """Decide about a peer that has greeted."""
         raise NotImplementedError
 
-    def _came_up(self, leftover: memoryview) -> None:
+    def _came_up(self, leftover: bytes | memoryview) -> None:
         """Begin to send and to receive packets, the first of which came with the auth line."""
         raise NotImplementedError
 
-    def _take_behind(self, data: memoryview) -> None:
+    def _take_behind(self, data: bytes | memoryview) -> None:
         """Take what came in the same read as the auth line."""
         raise NotImplementedError
 
@@ -199,7 +199,7 @@ class Handshaking:
         self.transport.write(self._handshake.prove())
         self._check_open()
 
-    def _shake(self, data: memoryview) -> None:
+    def _shake(self, data: bytes | memoryview) -> None:
         # In pieces: a peer that has proved nothing must not choose how much of a read is copied.
         was_secure = self._secure is not None
         for begin in range(0, len(data), MAX_LINE_BYTES):
@@ -240,9 +240,9 @@ class Handshaking:
         self.transport = self._secure
         self._other_writes = 0
         self._secure.start(self)
-        self._begin_with(memoryview(rest))
+        self._begin_with(rest)
 
-    def _begin_with(self, data: memoryview) -> None:
+    def _begin_with(self, data: bytes | memoryview) -> None:
         """Take what came in one read with the greeting, and belongs to TLS."""
         assert self._secure is not None  # it has just begun
         self.received -= len(data)
@@ -267,7 +267,7 @@ class Handshaking:
         self._stop_timers()
         self.is_up = True
         self.up_since = monotonic()
-        self._came_up(memoryview(self._handshake.leftover))
+        self._came_up(self._handshake.leftover)
 
     # --- the end ---
 

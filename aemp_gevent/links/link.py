@@ -186,7 +186,7 @@ class Link(Outgoing):
     def _greeted(self) -> None:
         self.owner.greeted(self)
 
-    def _came_up(self, leftover: memoryview) -> None:
+    def _came_up(self, leftover: bytes | memoryview) -> None:
         self._begin_to_send()
         self._framing = FRAMINGS[self._handshake.receive_framing or ""]
         is_ours = self.greeting is not None and self.greeting.is_ours
@@ -196,7 +196,7 @@ class Link(Outgoing):
         self.owner.came_up(self)
         self._take_behind(leftover)
 
-    def _take_behind(self, data: memoryview) -> None:
+    def _take_behind(self, data: bytes | memoryview) -> None:
         if not data or self.closed:
             return
         if not self.is_held:
@@ -219,11 +219,11 @@ class Link(Outgoing):
 
     # --- packets in ---
 
-    def on_data(self, data: memoryview) -> None:
+    def on_data(self, data: bytes | memoryview) -> None:
         self.received += len(data)
         self._take(data)
 
-    def _take(self, data: memoryview) -> None:
+    def _take(self, data: bytes | memoryview) -> None:
         if self._is_deaf:
             return
         decoder, framing = self._decoder, self._framing

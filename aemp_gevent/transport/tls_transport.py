@@ -102,7 +102,7 @@ class TlsTransport:
     def resume(self) -> None:
         self._inner.resume()
 
-    def on_data(self, data: memoryview) -> None:
+    def on_data(self, data: bytes | memoryview) -> None:
         """Decrypt bytes that arrived, and pass them on."""
         sink, tls = self._sink, self._tls
         was_up, had_ended = tls.is_up, tls.has_ended
@@ -129,7 +129,7 @@ class TlsTransport:
 
     def _hand_on(self, plain: bytes) -> None:
         if self._sink is not None:
-            self._sink.on_data(memoryview(plain))
+            self._sink.on_data(plain)
 
     def _fail(self, error: TlsError) -> None:
         self.has_failed = True

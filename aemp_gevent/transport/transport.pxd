@@ -1,16 +1,20 @@
+from aemp_gevent.transport.system_calls cimport HAS_CALLS, receive, send
+
 cimport cython
+
 
 cdef class SocketTransport:
     cdef object __weakref__
     cdef public Py_ssize_t buffered, _batch_bytes, _batch_limit
     cdef public long long sent, sent_writes
-    cdef public object _socket, _hub, _view, _sink, _batches, _sending, _receive_into, _send_some, _flush, _read
+    cdef public object _socket, _hub, _loop, _view, _sink, _batches, _sending, _receive_into, _send_some, _flush, _read
     cdef public object _peer_address, _reader, _writer
     cdef public list _chunks
+    cdef public bytearray _buffer
+    cdef public int _descriptor
     cdef public set _filling
-    cdef public bint _flush_asked, _is_filling, _awaits_room, _is_sending, _finishing, _closed, _is_over
+    cdef public bint _flush_asked, _has_descriptor, _is_filling, _awaits_room, _is_sending, _finishing, _closed, _is_over
 
-    @cython.locals(count=Py_ssize_t)
     cpdef _readable(self)
     @cython.locals(size=Py_ssize_t)
     cpdef write(self, data)

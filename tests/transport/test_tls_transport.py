@@ -204,7 +204,7 @@ class Heard:
     def on_room(self) -> None:
         self.rooms += 1
 
-    def on_data(self, data: memoryview) -> None:
+    def on_data(self, data: bytes | memoryview) -> None:
         self.data += data
 
 

@@ -24,7 +24,7 @@ class Sink:
         self.broken: list[str] = []
         self.rooms = 0
 
-    def on_data(self, data: memoryview) -> None:
+    def on_data(self, data: bytes | memoryview) -> None:
         self.data += data
         self.reads += 1
 
@@ -65,6 +65,45 @@ def test_burst_is_written_in_one_piece(pair: Pair) -> None:
     assert far.recv(1000) == b"abc" * 100
     assert transport.buffered == 0
     assert sink.rooms == 1
+
+
+def test_reading_when_there_is_nothing_has_no_effect(pair: Pair) -> None:
+    transport, sink, far = pair
+    on_hub(transport._readable)
+    assert (sink.data, sink.ends, sink.broken) == (b"", 0, [])
+    far.send(b"abc")
+    wait_until(lambda: sink.data == b"abc")
+
+
+@pytest.mark.parametrize("size", [1, 4096, 4097, 30_000])
+def test_a_read_of_any_size_is_handed_on_whole_and_unchanged_by_the_next(size: int) -> None:
+    near, far = socket.socketpair()
+    transport, reads = SocketTransport(near, gevent.get_hub(), bytearray(64 * 1024)), []
+    sink = Sink()
+    sink.on_data = lambda data: reads.append(bytes(data))  # type: ignore[method-assign]
+    transport.start(sink)
+    for letter in (b"a", b"b"):
+        far.send(letter * size)
+        wait_until(lambda: bool(reads) and reads[-1].endswith(letter))  # noqa: B023
+    assert reads == [b"a" * size, b"b" * size]
+    transport.close()
+    far.close()
+
+
+def test_small_messages_wait_while_the_system_takes_nothing(pair: Pair) -> None:
+    transport, sink, far = pair
+    written = bytearray()
+    while not transport._awaits_room:
+        piece = bytes([len(written) // 1000 % 256]) * 1000
+        transport.write(piece)
+        written += piece
+        turns(1)
+    assert transport.buffered
+    got = bytearray()
+    while len(got) < len(written):
+        got += far.recv(1_000_000)
+    assert (got, sink.broken) == (written, [])
+    wait_until(lambda: not transport.buffered)
 
 
 def test_full_batch_leaves_before_the_loop_has_its_turn(pair: Pair) -> None:
@@ -202,7 +241,7 @@ def test_sockets_are_read_between_one_batch_and_the_next(pair: Pair, monkeypatch
         if transport.sent < 10_000:
             transport.write(bytes(100))
 
-    def on_data(_data: memoryview) -> None:
+    def on_data(_data: bytes | memoryview) -> None:
         sent_before.append(transport.sent)
 
     sink.on_room, sink.on_data = on_room, on_data  # type: ignore[method-assign]
