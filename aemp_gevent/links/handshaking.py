@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from aemp_gevent.errors import RemoteProtocolError, TlsError
 from aemp_gevent.links.node_state import UP, NodeState
@@ -100,7 +100,7 @@ class Handshaking:
         self._make_tls = make_tls
         self._refusals: Counter[str] = Counter() if refusals is None else refusals
         self._secure: TlsTransport | None = None
-        self._timer: Any = None  # gevent's watchers have no types
+        self._timer: int | None = None
 
     # --- what the link does about it ---
 

@@ -171,7 +171,7 @@ class Link(Outgoing):
         self._held: list[Any] | None = None  # packets that wait for another connection's end
         self._postponed: Iterator[Any] | None = None  # packets that wait for their next turn
         self._end_is_held = False
-        self._turn: Any = None  # a timer; gevent's watchers have no types
+        self._turn: int | None = None  # a timer
 
     def __repr__(self) -> str:
         return f"<Link with {self.greeting.node if self.greeting else '?'} at {self.transport.peer_address}>"

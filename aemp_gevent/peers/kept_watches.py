@@ -12,7 +12,6 @@ port's by the next call.
 from __future__ import annotations
 
 from time import monotonic
-from typing import Any
 
 from aemp_gevent.peers.remote_port import RemotePort, Sender
 from aemp_gevent.ports.scheduler import Scheduler
@@ -44,7 +43,7 @@ class KeptWatches:
         self.clearances = 0
         """How often all were ended, so that the peer has room for others."""
         self._since: dict[RemotePort, float] = {}  # most recently used last; may be monitored again
-        self._timer: Any = None  # gevent's watchers have no types
+        self._timer: int | None = None
 
     def __bool__(self) -> bool:
         return bool(self._since)

@@ -180,7 +180,7 @@ class VirtualPeer(Peer):
         self._relay: Peer | None = None  # while there is a link, or may be one
         self._word = ""  # of ours, in the opening under way or the link that is up
         self._heard = ""  # the other's
-        self._timer: Any = None  # gevent's watchers have no types
+        self._timer: int | None = None
         self._reported = UP  # by its master
         self._limits = self._limits.less(len(self._wrapped(None)), _WRAPPING_ELEMENTS)
 

@@ -152,6 +152,7 @@ class PortHost(Protocol):
 
     def start_timer(self, seconds: float, call: Callable[..., object], *args: Any) -> int:
         """Call ``call(*args)`` on the hub once, after some seconds; return the timer."""
+        ...
 
     def end_timer(self, timer: int) -> None:
         """Stop a timer."""

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from aemp_gevent.ports.jobs import CallJob
 from aemp_gevent.ports.patterns import Handler, Message
 from aemp_gevent.ports.port import Port, PortHost
@@ -16,16 +14,16 @@ class Timer:
     After ``cancel()`` returned, the call is not made.
     """
 
-    __slots__ = ("_job", "_scheduler", "_watcher")
+    __slots__ = ("_job", "_scheduler", "_timer")
 
     def __init__(
         self, scheduler: PortHost, seconds: float | None, context: Port | None, function: Handler, args: Message
     ) -> None:
         self._scheduler = scheduler
         self._job = CallJob(context, function, args)
-        self._watcher: Any = None  # gevent's watchers have no types
+        self._timer: int | None = None
         if seconds is not None:
-            self._watcher = scheduler.start_timer(seconds, self._due)
+            self._timer = scheduler.start_timer(seconds, self._due)
 
     def _due(self) -> None:  # on the hub
         if self._job.is_due:
@@ -33,9 +31,9 @@ class Timer:
         self._close()
 
     def _close(self) -> None:
-        if self._watcher is not None:
-            self._scheduler.end_timer(self._watcher)
-            self._watcher = None
+        if self._timer is not None:
+            self._scheduler.end_timer(self._timer)
+            self._timer = None
 
     def cancel(self) -> None:
         """Cancel the call. May be called any number of times, also after the call was made."""

@@ -42,7 +42,7 @@ class DirectoryClient:
         self._watched: dict[str, bool] = {}  # by family: whether the master has sent the whole
         self._told: set[str] = set()  # families of which the observer has had the whole, from any master
         self._sparing: dict[str, Entries] = {}  # what a new master has, by family, until its deletions are believed
-        self._grace_timer: Any = None  # gevent's watchers have no types
+        self._grace_timer: int | None = None
         self._queries: dict[str, tuple[Query, str, Callable[[Any], None]]] = {}
         self._finds: dict[str, list[Callable[[Collection[str] | None], None]]] = {}
         self._numbers = itertools.count(1)

@@ -61,7 +61,7 @@ class HeldAnswers:
         self._held: deque[Request] = deque()
         self._size = 0  # of all that were held, in bytes
         self._encode = FRAMINGS["msgpack"].encoder()
-        self._timer: Any = None  # gevent's watchers have no types
+        self._timer: int | None = None
         self.is_over = not host.has_seeds
         """Whether answers are given."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import Any
 
 from aemp_gevent.addresses import ids
 from aemp_gevent.directory.embedded.host import EmbeddedHost
@@ -33,7 +32,7 @@ class Mesh:
         self._host = host
         self._missing = missing
         self._warn = warn
-        self._timer: Any = None  # gevent's watchers have no types
+        self._timer: int | None = None
 
     def dial(self) -> None:
         """Dial the missing nodes soon."""
