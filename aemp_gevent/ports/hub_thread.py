@@ -37,21 +37,24 @@ class HubThread:
         self._hub: Hub | None = None
         self._doorbell: Doorbell | None = None
         self._next_turn: Any = None  # gevent's watchers have no types
-        self.timers = TimerQueue()
+        self.timers = TimerQueue(None)
         """The timers."""
         self._helpers: weakref.WeakSet[forking.Helper] = weakref.WeakSet()
 
     @property
     def hub(self) -> Hub:
         """The hub that runs the pump and the timers; found at the first use."""
-        if self._hub is None:
-            hub = gevent.get_hub()
-            self._doorbell = doorbell_of(hub)
-            self._next_turn = hub.loop.timer(0)
-            close_with(self, self._next_turn, self._doorbell)
-            self.thread = get_ident()
-            self._hub = hub
-        return self._hub
+        return self._find_hub() if self._hub is None else self._hub
+
+    def _find_hub(self) -> Hub:
+        hub = gevent.get_hub()
+        self._doorbell = doorbell_of(hub)
+        self._next_turn = hub.loop.timer(0)
+        close_with(self, self._next_turn, self._doorbell)
+        self.timers.hub = hub
+        self.thread = get_ident()
+        self._hub = hub
+        return hub
 
     @property
     def is_foreign(self) -> bool:
@@ -90,6 +93,8 @@ class HubThread:
 
     def start_timer(self, seconds: float, call: Callable[..., object], *args: Any) -> int:
         """Call ``call(*args)`` on the hub once, after some seconds; return the timer, for :meth:`end_timer`."""
+        if self._hub is None:
+            self._find_hub()
         timers = self.timers
         timer = timers.new()
         timers.set_off(timer, monotonic() + seconds, call, args)

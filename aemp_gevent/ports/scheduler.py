@@ -385,4 +385,4 @@ class Scheduler(GivingWay):
             blocked = [runner for runner in runners if not (runner.idle or runner.dead or runner in waiting)]
             forking.stop_watchers_of([*blocked, *(helper for helper in self._helpers if helper is not current)])
         forking.keep(self.timers)
-        self.timers = TimerQueue()
+        self.timers = TimerQueue(self._hub)

@@ -1,4 +1,5 @@
 cdef class TimerQueue:
+    cdef public object hub
     cdef dict _timers
     cdef list _heap
     cdef object _numbers, _alarm, _ring

@@ -18,8 +18,6 @@ from math import inf
 from time import monotonic
 from typing import Any
 
-import gevent
-
 from aemp_gevent.runtime.hub_calls import hub_call, report_to
 
 RETRY_SECONDS = 0.05
@@ -33,9 +31,14 @@ SPARE = 256
 
 
 class TimerQueue:
-    """Timers, each of which makes one call on the hub. Belongs to the hub of the thread that uses it."""
+    """Timers, each of which makes one call on the hub. Belongs to the thread of that hub.
 
-    def __init__(self) -> None:
+    Args:
+        hub: The hub; None: it is set before the first timer is set off.
+    """
+
+    def __init__(self, hub: Any) -> None:  # its stubs do not know the loop's timers
+        self.hub = hub
         self._timers: dict[int, tuple[float, Callable[..., object], tuple[Any, ...], int]] = {}
         self._heap: list[tuple[float, int]] = []  # when each of them is due, and ended ones
         self._numbers = itertools.count(1)
@@ -89,7 +92,7 @@ class TimerQueue:
 
     def _set_alarm(self, due: float) -> None:
         """Make the alarm ring at ``due``."""
-        alarm = gevent.get_hub().loop.timer(max(due - monotonic(), 0.0))
+        alarm = self.hub.loop.timer(max(due - monotonic(), 0.0))
         # update: the loop's time may be as old as a whole turn of ours.
         alarm.start(self._ring, update=True)
         former, self._alarm = self._alarm, alarm
@@ -122,7 +125,7 @@ class TimerQueue:
         self._set_next()
 
     def _report(self, error: BaseException) -> None:
-        report_to(gevent.get_hub(), error)
+        report_to(self.hub, error)
 
     def _silence(self) -> None:
         """Forget the alarm, which has rung."""

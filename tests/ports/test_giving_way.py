@@ -172,7 +172,7 @@ def test_a_message_in_the_loop_iteration_of_the_timeout_wins(node, log, order, p
             super().set_off(timer, due, call, args)
             calls.append(call)
 
-    node.scheduler.timers = Seen()
+    node.scheduler.timers = Seen(node.scheduler.hub)
     port = node.port_async(lambda: log.append(receive(*pattern, timeout=5, default="timeout")))
     wait_until(lambda: calls)
     steps = [lambda: node.snd(port, "tag"), calls[0]]

@@ -56,6 +56,14 @@ def test_a_call_that_another_thread_hands_over_is_made_on_the_hub(here: HubThrea
     assert made == [here.hub]
 
 
+def test_the_ports_belong_to_the_thread_that_first_set_off_a_timer() -> None:
+    here = HubThread()
+    timer = here.start_timer(60, print)
+    (error,) = in_another_thread(here.check_thread, "call()")
+    assert isinstance(error, WrongThreadError)
+    here.end_timer(timer)
+
+
 def test_a_timer_calls_once_unless_it_is_ended(here: HubThread) -> None:
     made: list[str] = []
     ended = here.start_timer(0, made.append, "ended")
