@@ -26,6 +26,9 @@ RETRY_SECONDS = 0.05
 MAX_TRIES = 10
 """How often a timer's call is made at most. Otherwise a call that always raises would be repeated forever."""
 
+LEAST_SECONDS = 0.001
+"""The shortest time that the loops wait for anything. libuv warns of timers that are shorter."""
+
 SPARE = 256
 """How many entries of ended timers the heap may have besides as many as there are timers."""
 
@@ -92,7 +95,8 @@ class TimerQueue:
 
     def _set_alarm(self, due: float) -> None:
         """Make the alarm ring at ``due``."""
-        alarm = self.hub.loop.timer(max(due - monotonic(), 0.0))
+        seconds = due - monotonic()
+        alarm = self.hub.loop.timer(max(seconds, LEAST_SECONDS) if seconds > 0 else 0.0)
         # update: the loop's time may be as old as a whole turn of ours.
         alarm.start(self._ring, update=True)
         former, self._alarm = self._alarm, alarm

@@ -102,6 +102,17 @@ def test_many_timers_that_end_early_need_one_timer_of_the_loop() -> None:
     assert len(alarms.seconds) == 1
 
 
+def test_no_timer_of_the_loop_is_shorter_than_the_loops_can_wait() -> None:
+    """libuv warns of those; it also rings up to a millisecond early, and then the rest is as short."""
+    alarms = Alarms()
+    queue = TimerQueue(alarms)
+    made: list[float] = []
+    for seconds in (0.0009, 0.0004, 0.0):
+        set_off(queue, seconds, made.append, seconds)
+    wait_until(lambda: len(made) == 3)
+    assert alarms.seconds and all(seconds == 0 or seconds >= 0.001 for seconds in alarms.seconds)
+
+
 def test_a_timer_that_is_due_earlier_than_all_others_is_in_time(queue: TimerQueue) -> None:
     made: list[float] = []
     ended = [set_off(queue, seconds, print) for seconds in (60, 30)]
