@@ -129,7 +129,7 @@ class TimerQueue:
         self._set_next()
 
     def _report(self, error: BaseException) -> None:
-        report_to(self.hub, error)
+        report_to(self.hub, error, self)
 
     def _silence(self) -> None:
         """Forget the alarm, which has rung."""

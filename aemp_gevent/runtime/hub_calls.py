@@ -50,7 +50,7 @@ def repeated(hub: Hub, call: Callable[..., object], *args: Any) -> Callable[[], 
     if not stops_what_raises(hub):
         return whole
 
-    return hub_call(whole, _nothing, partial(report_to, hub))
+    return hub_call(whole, _nothing, partial(report_to, hub, context=call))
 
 
 def report_to(hub: Hub, error: BaseException, context: object = None) -> None:
@@ -59,8 +59,8 @@ def report_to(hub: Hub, error: BaseException, context: object = None) -> None:
     Args:
         hub: The hub.
         error: What was raised on it.
-        context: The object whose call raised. None, as gevent has it for callbacks: what ends the program goes to
-            the main greenlet.
+        context: The object whose call raised. With None, as gevent has it for callbacks, every exception goes to
+            the main greenlet, and not only what ends the program.
     """
     hub.handle_error(context, type(error), error, frames_of(error))
 

@@ -192,7 +192,8 @@ def test_a_call_that_raises_is_made_again_and_keeps_no_other_from_its_time(
     queue: TimerQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reported: list[type[BaseException]] = []
-    monkeypatch.setattr(gevent.get_hub(), "handle_error", lambda _context, kind, *_rest: reported.append(kind))
+    monkeypatch.setattr(gevent.get_hub(), "print_exception", lambda _context, kind, *_rest: reported.append(kind))
+    monkeypatch.setattr(gevent.get_hub(), "handle_system_error", lambda *_args: pytest.fail("the main greenlet got it"))
     made: list[str] = []
 
     def failing() -> None:
