@@ -178,24 +178,25 @@ class _Keeper:
         self._complaint = ""
 
     def look(self) -> None:
-        """Check the file, now and every few seconds until the node shuts down."""
+        """Check the file, now and every few seconds until the node shuts down, or is abandoned in a forked child."""
+        network = network_of(self._node)
+        if network is None or network.is_closed:
+            return
+        self._check(network)
         hub: Any = self._node.scheduler.hub  # its stubs do not know the loop's timers
         # No reference: this must not keep the loop of a finished program running.
         timer = hub.loop.timer(_LOOK_SECONDS, _LOOK_SECONDS, ref=False)
 
         def again() -> None:  # on the hub
-            if not self._check():
+            if network.is_closed:
                 timer.stop()
                 timer.close()
+            else:
+                self._check(network)
 
-        if self._check():
-            timer.start(repeated(hub, again))
+        timer.start(repeated(hub, again))
 
-    def _check(self) -> bool:
-        """Check the file; return whether there is still a network to check it for."""
-        network = network_of(self._node)
-        if network is None or network.is_closed:
-            return False
+    def _check(self, network: Network) -> None:
         try:
             self._take_over(network, self._read())
             self._complaint = ""
@@ -203,7 +204,6 @@ class _Keeper:
             if str(error) != self._complaint:
                 self._complaint = str(error)
                 _log.warning("the secret's file %s cannot be maintained: %s", self._path, error)
-        return True
 
     def _read(self) -> str:
         # Checked each time: if ours was removed from /tmp, another user may have created a folder of this name.

@@ -162,6 +162,35 @@ print(gevent.wait(timeout=10))
 
 
 @pytest.mark.slow
+def test_forked_child_that_joins_others_looks_only_at_their_secret(folder: Path) -> None:
+    program = """
+import os, sys
+from gevent.event import Event
+from aemp_gevent.contrib import hosts, join_host
+
+seen, enough, read = [], Event(), hosts._Keeper._read
+
+def noted(self):
+    seen.append(self._path.name)
+    if seen.count("others.secret") == 5:
+        enough.set()
+    return read(self)
+
+hosts._Keeper._read, hosts._LOOK_SECONDS = noted, 0.01
+join_host("app", folder=sys.argv[1])
+child = os.fork()
+if child:
+    os.waitpid(child, 0)
+else:
+    seen.clear()
+    join_host("others", folder=sys.argv[1])
+    print(enough.wait(10), *sorted(set(seen)), flush=True)
+"""
+    with process(program, str(folder)) as child:
+        assert line_of(child) == "True others.secret"
+
+
+@pytest.mark.slow
 def test_certificates_and_rules_count_on_a_host_as_between_hosts(join: Join, folder: Path) -> None:
     ca = authority()
     cert = ca.issue("aemp:app/*").pem(ca)
