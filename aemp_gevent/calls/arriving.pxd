@@ -1,1 +1,7 @@
-# No types: its functions are worth compiling as they stand.
+from aemp_gevent.ports.port cimport Port
+from aemp_gevent.ports.scheduler cimport Scheduler
+
+cimport cython
+
+@cython.locals(scheduler=Scheduler, port=Port, chain=list, node=str, member=str, answered=str)
+cpdef bint deliver(host, str prefix, peer, list message, Py_ssize_t max_name_bytes) except -1

@@ -12,7 +12,6 @@ from time import monotonic
 from typing import Any, Protocol
 
 from aemp_gevent.calls.serve import AnswerWay, ReplyPortID, ServeHost
-from aemp_gevent.ports.port import REMOTE
 from aemp_gevent.runtime.quantities import FOREVER_SECONDS
 
 MAX_USUAL_CHAIN = 20
@@ -41,32 +40,38 @@ def deliver(host: ServeHost, prefix: str, peer: CallingPeer, message: list[Any],
     if len(message) < 4 or not peer.reads_short_calls:
         return False
     header, name = message[1], message[2]
-    if header.__class__ is not list or name.__class__ is not str or not 2 <= len(header) <= MAX_USUAL_CHAIN:
+    if type(header) is not list or type(name) is not str or not 2 <= len(header) <= MAX_USUAL_CHAIN:
         return False
-    port = host.scheduler.ports.get(prefix + name)
-    if port is None or port.state == REMOTE or port in host.waiting:  # a port that waits may close a circle
+    scheduler = host.scheduler
+    port = scheduler.table.find(prefix + name)
+    if port is None or port in host.waiting:  # a port that waits may close a circle
         return False
+    node = peer.node
     chain: list[str] = []
     left = None
     for place, element in enumerate(header):
         if place == 1:
             left = element
-        elif element.__class__ is not str:
+        elif type(element) is not str:
             return False
         else:
-            member = peer.node + element if element[:1] == "#" else element
+            member: str = element
+            if member[:1] == "#":
+                member = node + member
             if 2 * len(member) > max_name_bytes:  # a character has at most four bytes, and a port ID two names
                 return False
             chain.append(member)
     reply = chain.pop(0)
-    answered = header[0]
+    answered: str = header[0]
     if answered[:1] != "#" or len(answered) == 1:
         return False
     if left is not None:
-        if (left.__class__ is not float and left.__class__ is not int) or not 0 <= left < FOREVER_SECONDS:
+        if (type(left) is not float and type(left) is not int) or not 0 <= left < FOREVER_SECONDS:
             return False
         left += monotonic()
     target = ReplyPortID(reply, left, chain)
     target.way = peer
-    host.scheduler.deliver(port, (*message[3:], target))
+    del message[:3]
+    message.append(target)
+    scheduler.deliver(port, tuple(message))
     return True

@@ -1,1 +1,1 @@
-# No types: its functions are worth compiling as they stand.
+cpdef in_short(str reply, left, tuple chain)

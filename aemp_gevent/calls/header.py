@@ -38,7 +38,7 @@ def in_full(reply: str, left: float | None, chain: tuple[str, ...], trace: Trace
 
 def in_short(reply: str, left: float | None, chain: tuple[str, ...]) -> list[Any]:
     """Return the header for a node that reads the short form. The reply port is one of this node."""
-    skipped = reply.index("#")
+    skipped = reply.find("#")
     prefix = reply[: skipped + 1]
     short = [reply[skipped:], left]
     for port in chain:

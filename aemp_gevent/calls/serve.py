@@ -72,7 +72,7 @@ class ReplyPortID(str):
     def __new__(
         cls, port: str, deadline: float | None, chain: Sequence[str], trace: Trace | None = None
     ) -> ReplyPortID:
-        self = super().__new__(cls, port)
+        self = str.__new__(cls, port)
         self.deadline = deadline
         self.trace = trace
         self.chain = tuple(chain)

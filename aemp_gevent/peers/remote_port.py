@@ -217,11 +217,11 @@ class RemotePort(MonitoredRemote):
             if monitor.died(self.loss):
                 self.late = [*self.late, monitor]
             return
-        was_watched = self.is_watched
+        was_watched = self.monitors is not None or self.is_spawned
         was_shunned, mailbox = self.is_shunned, self.mailbox
         monitors.add(self, monitor)
         try:
-            if self._peer.is_up:
+            if was_shunned and self._peer.is_up:
                 self.is_shunned = False
             self.mailbox = self
             if not self.name:

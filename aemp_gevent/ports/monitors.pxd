@@ -8,6 +8,7 @@ cdef class Monitor(Job):
     cdef public object _action, _monitored, _reason
     cdef public Scheduler _scheduler
 
+    cpdef cancel(self)
     cpdef run(self)
     cpdef bint died(self, reason) except -1
 
@@ -22,4 +23,9 @@ cdef class LastAction(Job):
     cpdef run(self)
 
 cdef class MonitoredRemote(Receiver):
-    pass
+    cpdef monitor(self, Job monitor)
+    cpdef call(self, message, reply, left, chain, trace=*)
+    cpdef unmonitored(self)
+
+cpdef add(Receiver monitored, Job monitor)
+cpdef remove(Receiver monitored, Job monitor)

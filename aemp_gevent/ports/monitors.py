@@ -16,10 +16,12 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from aemp_gevent.ports.blame import blame
+from aemp_gevent.ports.patterns import Message
 from aemp_gevent.ports.port import JOB, Job, Port, PortHost, Receiver
 from aemp_gevent.ports.reasons import Reason
 from aemp_gevent.runtime import threads
 from aemp_gevent.runtime.totals import OTHER
+from aemp_gevent.runtime.tracing import Trace
 
 # Compiled, this name stands for a C function (c_calls.pxd), to which nothing can be assigned.
 get_ident: Callable[[], int]
@@ -142,6 +144,21 @@ class MonitoredRemote(Receiver):
 
     def __init__(self) -> None:
         self.monitors: Job | dict[Job, None] | None = None
+
+    def monitor(self, monitor: Job) -> None:
+        """Add a monitor."""
+        raise NotImplementedError
+
+    def call(
+        self,
+        message: Message,
+        reply: str,
+        left: float | None,
+        chain: tuple[str, ...],
+        trace: Trace | None = None,
+    ) -> None:
+        """Send a call: a message with its reply port, the seconds until its deadline, and the ports that wait."""
+        raise NotImplementedError
 
     def unmonitored(self) -> None:
         """React to the end of the last monitor, which was cancelled."""

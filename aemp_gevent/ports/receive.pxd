@@ -1,4 +1,4 @@
-from aemp_gevent.ports.c_calls cimport PURE, getcurrent, popleft
+from aemp_gevent.ports.c_calls cimport PURE, get_ident, getcurrent, popleft
 from aemp_gevent.ports.port cimport Port
 from aemp_gevent.ports.scheduler cimport Scheduler
 from aemp_gevent.ports.runner cimport Runner
@@ -12,3 +12,7 @@ cdef class Deadline:
     cdef double _due
     cdef TimerQueue _timers
     cdef object _timer
+
+    cpdef start(self)
+    cpdef close(self)
+

@@ -22,14 +22,15 @@ from aemp_gevent.ports.patterns import Matcher, Message, Pattern, Tag, match_any
 from aemp_gevent.ports.port import DEAD, INSIDE, RUNNING, STARTED, Port
 from aemp_gevent.ports.runner import Runner
 from aemp_gevent.ports.scheduler import Scheduler
+from aemp_gevent.runtime import threads
 from aemp_gevent.runtime.quantities import Seconds, to_seconds
-from aemp_gevent.runtime.threads import get_ident
 
 # Compiled, these names stand for C functions, and PURE for 0 (c_calls.pxd). Nothing can be assigned to them.
 PURE: bool
+get_ident: Callable[[], int]
 getcurrent: Callable[[], greenlet]
 popleft: Callable[[deque[Any]], Any]
-globals().update(PURE=True, getcurrent=greenlet.getcurrent, popleft=deque.popleft)
+globals().update(PURE=True, get_ident=threads.get_ident, getcurrent=greenlet.getcurrent, popleft=deque.popleft)
 
 _RAISE: Final = object()
 
@@ -152,7 +153,8 @@ def receive_for(port: Port, matches: Matcher | None, timeout: float | None) -> M
     """Receive for a port that this greenlet holds. :func:`receive` and code that waits for answers call it."""
     current = getcurrent()
     scheduler: Scheduler = port.scheduler  # type: ignore[assignment]  # the only kind of PortHost
-    _check_holder(port)
+    if port.runner is not current or port.state != RUNNING or get_ident() != scheduler.thread:
+        _check_holder(port)
     scanned = 0  # how many messages at the front of the inbox do not match
     seen: list[Message] = []  # those, and perhaps the next ones
     in_time: int | None = None  # once the timeout has passed: how many of those that came before are left to look at
@@ -174,7 +176,7 @@ def receive_for(port: Port, matches: Matcher | None, timeout: float | None) -> M
                 if scheduler.credit <= 0 and scheduler.turn_is_over():
                     scheduler.visit_hub(port, current)
                     continue
-                return inbox.popleft()
+                return inbox.popleft() if PURE else popleft(inbox)
             while inbox and scanned < len(inbox):
                 if in_time is not None:
                     if in_time <= 0:
