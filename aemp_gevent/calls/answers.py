@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias, overload
 
-from greenlet import getcurrent
+import greenlet
 
 from aemp_gevent.errors import NoPortContextError, PortKilled, ReceiveTimeout
 from aemp_gevent.ports import monitors
-from aemp_gevent.ports.context import ON_THE_HUB, current_port
+from aemp_gevent.ports.context import ON_THE_HUB
 from aemp_gevent.ports.monitors import KillMonitor, Monitor
 from aemp_gevent.ports.patterns import Handler, Message
 from aemp_gevent.ports.port import RUNNING, AnyPort, Port, ReplyPort
@@ -20,38 +20,42 @@ from aemp_gevent.ports.receive import receive_for
 from aemp_gevent.ports.runner import Runner
 from aemp_gevent.ports.scheduler import Scheduler
 
+# Compiled, this name stands for a C function (c_calls.pxd), to which nothing can be assigned.
+getcurrent: Callable[[], greenlet.greenlet]
+globals().update(getcurrent=greenlet.getcurrent)
 
-class AskingHost(Protocol):
-    """The node whose code asks, as :mod:`aemp_gevent.calls` sees it."""
 
-    @property
-    def scheduler(self) -> Scheduler: ...
+class Make(Protocol):
+    """A function that makes ports without handlers, which nobody reaches before they are added to a table."""
 
-    def make(self, kind: type[AnyPort]) -> AnyPort:
-        """Make a port without handlers, which nobody reaches before it is added to the scheduler's table."""
-        ...
+    @overload
+    def __call__(self) -> Port: ...
+    @overload
+    def __call__(self, kind: type[AnyPort]) -> AnyPort: ...
 
-    def find(self, port: object) -> Port | None:
-        """Return the living local port of this ID, if there is one."""
-        ...
 
-    def split_port(self, port: object) -> tuple[str, str]:
-        """Return a port ID's node ID and port name, or raise ``InvalidPortError``."""
-        ...
+class AskingHost:
+    """The node whose code asks, as :mod:`aemp_gevent.calls` sees it. A base class.
 
-    def split_or_drop(self, call: str, port: object) -> tuple[str, str] | None:
-        """Return a port ID's node ID and port name; or raise, or in code of a port log that it is not one."""
-        ...
+    Not a protocol: compiled code reads the attributes of a class that it knows without looking them up. They are the
+    node's own functions, because methods that call these would cost every call of a program.
+    """
 
-    def monitor(self, port: object, call: Handler, context: Port | None) -> Monitor:
-        """Call a function when a port dies."""
-        ...
+    __slots__ = ("find", "make", "monitor", "own_end", "scheduler", "snd", "split_or_drop", "split_port")
 
-    def snd(self, port: object, *msg: Any) -> None: ...
-
-    def own_end(self, reason: Reason) -> Reason | None:
-        """Return the shutdown of this node as a reason, if an answer is lost for this reason because of it."""
-        ...
+    scheduler: Scheduler
+    make: Make
+    find: Callable[[object], Port | None]
+    """Returns the living local port of this ID, if there is one."""
+    split_port: Callable[[object], tuple[str, str]]
+    """Returns a port ID's node ID and port name, or raises ``InvalidPortError``."""
+    split_or_drop: Callable[[str, object], tuple[str, str] | None]
+    """Returns a port ID's node ID and port name; or raises, or in code of a port logs that it is not one."""
+    monitor: Callable[[object, Handler, Port | None], Monitor]
+    """Calls a function when a port dies."""
+    snd: Callable[..., None]
+    own_end: Callable[[Reason], Reason | None]
+    """Returns the shutdown of this node as a reason, if an answer is lost for this reason because of it."""
 
 
 class Guard(Protocol):
@@ -59,6 +63,10 @@ class Guard(Protocol):
 
     def cancel(self) -> None:
         """Cancel it. Idempotent."""
+
+
+Ask: TypeAlias = Callable[..., "Guard | None"]
+"""A function that asks: its first argument is the port that waits for the answer."""
 
 
 class Unanswered(Exception):
@@ -70,7 +78,7 @@ class Unanswered(Exception):
 
 
 def wait_for_answer(
-    host: AskingHost, call: str, timeout: float | None, ask: Callable[[ReplyPort], Guard | None]
+    host: AskingHost, call: str, timeout: float | None, ask: Ask, args: tuple[Any, ...] = (), asked: str = ""
 ) -> Message:
     """Wait for a message to a port made for it, and return it; ``()`` after the timeout, or that port's death.
 
@@ -78,28 +86,38 @@ def wait_for_answer(
         host: The node that asks.
         call: What the user called, for error texts.
         timeout: Seconds; None waits forever.
-        ask: Called with the port; it may return a guard, which is cancelled when the wait is over.
+        ask: Called with the port, and ``args``; it may return a guard, which is cancelled when the wait is over.
+        args: Its other arguments.
+        asked: The ID of the node that is asked, which may refuse; ``""``: this node asks itself.
 
     Raises:
         NoPortContextError: On the hub.
         PortKilled: The port in whose context this waits was killed.
     """
     try:
-        return receive_answer(host, call, timeout, ask)
+        return receive_answer(host, call, timeout, ask, args, asked)
     except (ReceiveTimeout, Unanswered):
         return ()
 
 
 def receive_answer(
-    host: AskingHost, call: str, timeout: float | None, ask: Callable[[ReplyPort], Guard | None], not_taken: Reason = ()
+    host: AskingHost,
+    call: str,
+    timeout: float | None,
+    ask: Ask,
+    args: tuple[Any, ...],
+    asked: str,
+    not_taken: Reason = (),
 ) -> Message:
     """Wait like :func:`wait_for_answer`, but raise what went wrong.
 
     Args:
-        host: As in :func:`wait_for_answer`.
-        call: As in :func:`wait_for_answer`.
-        timeout: As in :func:`wait_for_answer`.
-        ask: As in :func:`wait_for_answer`.
+        host: As in :func:`wait_for_answer`, like the next five.
+        call: What the user called.
+        timeout: Seconds.
+        ask: Called with the port.
+        args: Its other arguments.
+        asked: The node that is asked.
         not_taken: The reason that the port dies of if no message was taken; its monitors get it.
 
     Raises:
@@ -107,23 +125,25 @@ def receive_answer(
         Unanswered: The port that was made for the message was killed.
         NoPortContextError, PortKilled: As in :func:`wait_for_answer`.
     """
-    me = current_port()
+    current = getcurrent()
+    me: Port | None = getattr(current, "aemp_port", None)
     if me is not None and me.dying is not None:  # also when kil(SELF()) came just before
         raise PortKilled(*me.dying)
-    current = getcurrent()
     scheduler = host.scheduler
-    if current is scheduler.hub:
+    is_runner = isinstance(current, Runner)
+    if not is_runner and current is scheduler.hub:
         raise NoPortContextError(call, ON_THE_HUB)
     reply = host.make(ReplyPort)
+    reply.asked = asked
     reply.runner, reply.state = current, RUNNING
     guards: list[Guard] = []
     is_taken = False
     try:
         scheduler.table.add(reply)
-        if me is not None and not (isinstance(current, Runner) and current.at is me):
+        if me is not None and not (is_runner and current.at is me):  # type: ignore[attr-defined]  # a Runner
             # Nothing is thrown into an attached greenlet: its port's death ends the wait through the reply port.
             guards.append(end_with(host, me.id, reply))
-        guard = ask(reply)
+        guard = ask(reply, *args)
         if guard is not None:
             guards.append(guard)
         message = receive_for(reply, None, timeout)

@@ -11,7 +11,8 @@ from __future__ import annotations
 from time import monotonic
 from typing import Any, Protocol
 
-from aemp_gevent.calls.serve import AnswerWay, ReplyPortID, ServeHost
+from aemp_gevent.calls.call import CallHost
+from aemp_gevent.calls.serve import AnswerWay, ReplyPortID
 from aemp_gevent.runtime.quantities import FOREVER_SECONDS
 
 MAX_USUAL_CHAIN = 20
@@ -27,7 +28,7 @@ class CallingPeer(AnswerWay, Protocol):
     def reads_short_calls(self) -> bool: ...
 
 
-def deliver(host: ServeHost, prefix: str, peer: CallingPeer, message: list[Any], max_name_bytes: int) -> bool:
+def deliver(host: CallHost, prefix: str, peer: CallingPeer, message: list[Any], max_name_bytes: int) -> bool:
     """Deliver a call to its port, if it is a usual one; return whether it is. Never raises.
 
     Args:

@@ -28,8 +28,7 @@ def cal(host: AskingHost, port: object, msg: Message, cb: Handler, timeout: floa
     context = current_port()
     cb = carried(cb)
     reply = host.make(ReplyPort)
-    if parts is not None:
-        reply.asked = parts[0]
+    reply.asked = "" if parts is None else parts[0]
     guards: list[Guard] = []
 
     def answered(*answer: Any) -> object:
@@ -59,15 +58,16 @@ def syncal(host: AskingHost, timeout: float | None, port: object, msg: Message) 
     """Send ``msg`` with a reply port appended, wait, and return the answer, or ``()``. See ``syncal``."""
     parts = host.split_or_drop("syncal()", port)  # first, so that an invalid one leaves nothing behind
 
-    def ask(reply: ReplyPort) -> Monitor:
-        if parts is not None:
-            reply.asked = parts[0]
-        guard = end_with(host, port, reply)
-        try:
-            host.snd(port, *msg, reply.id)
-        except BaseException:
-            guard.cancel()
-            raise
-        return guard
+    asked = "" if parts is None else parts[0]
+    return wait_for_answer(host, "syncal()", timeout, _ask, (host, port, msg), asked)
 
-    return wait_for_answer(host, "syncal()", timeout, ask)
+
+def _ask(reply: ReplyPort, host: AskingHost, port: object, msg: Message) -> Monitor:
+    """Send a message with a reply port appended; return the monitor of the port that is asked."""
+    guard = end_with(host, port, reply)
+    try:
+        host.snd(port, *msg, reply.id)
+    except BaseException:
+        guard.cancel()
+        raise
+    return guard

@@ -18,10 +18,11 @@ dies abnormally, so that a server that monitors it learns whether its answer was
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
+import greenlet
 from gevent.event import AsyncResult
-from greenlet import getcurrent
 
 from aemp_gevent.calls import answers
 from aemp_gevent.calls.serve import CYCLE, FAILED, Wait, call_being_served, time_left
@@ -37,25 +38,27 @@ from aemp_gevent.ports.reasons import Reason
 from aemp_gevent.ports.runner import Runner
 from aemp_gevent.ports.timers import Timer
 
+# Compiled, this name stands for a C function (c_calls.pxd), to which nothing can be assigned.
+getcurrent: Callable[[], greenlet.greenlet]
+globals().update(getcurrent=greenlet.getcurrent)
+
 NOT_TAKEN = ("call_ended",)
 """The reason that a reply port dies of when the call is over and no answer was taken."""
 
 
-class CallHost(answers.AskingHost, Protocol):
-    """The node whose code calls, as this module sees it."""
+class CallHost(answers.AskingHost):
+    """The node whose code calls, as this module sees it. A base class."""
 
-    @property
-    def waiting(self) -> dict[Port, Wait]:
-        """The ports that are blocked in a call."""
-        ...
+    __slots__ = ("blocked", "reach", "waiting", "watches")
 
-    def blocked(self, port: object) -> str:
-        """Return for how long the node of a port has been blocked, and where; ``""`` if it is not."""
-        ...
-
-    def reach(self, port: object) -> Port | None:
-        """Return the port of an ID: one of this node, or one of another node that is known."""
-        ...
+    waiting: dict[Port, Wait]
+    """The ports that are blocked in a call."""
+    watches: tuple[Any, ...]  # Any: calls.watching, where a CallWatch is defined, imports this
+    """What observes the calls that the node's code makes."""
+    blocked: Callable[[object], str]
+    """Returns for how long the node of a port has been blocked, and where; ``""`` if it is not."""
+    reach: Callable[[object], Port | None]
+    """Returns the port of an ID: one of this node, or one of another node that is known."""
 
     def ask(
         self,
@@ -67,6 +70,7 @@ class CallHost(answers.AskingHost, Protocol):
         chain: tuple[str, ...],
     ) -> None:
         """Send a call: a message with its reply port, deadline and chain. ``target`` is what ``reach`` returns."""
+        raise NotImplementedError
 
 
 class Loss(Monitor):
@@ -109,7 +113,7 @@ def _monitor(host: CallHost, port: object, target: Port | None, reply: Port, die
         return host.monitor(port, Loss(None, reply, died).gone, None)
     monitor = Loss(target, reply, died)
     if target.state == REMOTE:
-        remote: Any = target  # the table has an object of peers/ for a port of another node
+        remote: Any = target  # a MonitoredRemote, which stands in the table of ports
         remote.monitor(monitor)
     else:
         monitors.add(target, monitor)
@@ -123,22 +127,10 @@ def call(host: CallHost, port: object, message: Message, timeout: float | None) 
         raise CallTimeout(name, message[0], timeout)
     holder = _blocked_port()
     died: list[Reason] = []
-
-    def ask(reply: ReplyPort) -> Monitor:
-        reply.asked = name.partition("#")[0]  # what follows checks that it is a port ID
-        target = host.reach(port)
-        guard = _monitor(host, port, target, reply, died)
-        try:
-            if holder is not None:
-                host.waiting[holder] = Wait(name if target is None else target.id, reply)
-            host.ask(port, target, message, reply.id, timeout, _chain(host, holder))
-        except BaseException:
-            guard.cancel()
-            raise
-        return guard
-
+    asked = name.partition("#")[0]  # monitoring the port checks that it is a port ID
     try:
-        answer = answers.receive_answer(host, "call()", timeout, ask, NOT_TAKEN)
+        args = (host, port, name, message, timeout, holder, died)
+        answer = answers.receive_answer(host, "call()", timeout, _ask, args, asked, NOT_TAKEN)
     except ReceiveTimeout:
         raise CallTimeout(name, message[0], timeout, host.blocked(name)) from None
     except answers.Unanswered as error:
@@ -147,6 +139,29 @@ def call(host: CallHost, port: object, message: Message, timeout: float | None) 
         if holder is not None:
             host.waiting.pop(holder, None)
     return value_of(answer)
+
+
+def _ask(
+    reply: ReplyPort,
+    host: CallHost,
+    port: object,
+    name: str,
+    message: Message,
+    timeout: float | None,
+    holder: Port | None,
+    died: list[Reason],
+) -> Monitor:
+    """Send a call; return the monitor of the port that is asked."""
+    target = host.reach(port)
+    guard = _monitor(host, port, target, reply, died)
+    try:
+        if holder is not None:
+            host.waiting[holder] = Wait(name if target is None else target.id, reply)
+        host.ask(port, target, message, reply.id, timeout, _chain(host, holder))
+    except BaseException:
+        guard.cancel()
+        raise
+    return guard
 
 
 def call_async(host: CallHost, port: object, message: Message, timeout: float | None) -> AsyncResult[Any]:

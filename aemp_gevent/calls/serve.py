@@ -15,11 +15,11 @@ calls) kills the reply port; the caller's side, :mod:`aemp_gevent.calls.call`, r
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import monotonic, time
 from typing import Any, Protocol
 
-from greenlet import getcurrent
+import greenlet
 
 from aemp_gevent.calls.later import Later
 from aemp_gevent.errors import InvalidPortError, MessageTooLargeError, RefusedError, UnencodableMessageError
@@ -33,6 +33,10 @@ from aemp_gevent.runtime.bounded_log import BoundedLog
 from aemp_gevent.runtime.logs import traceback_of
 from aemp_gevent.runtime.quoting import escaped, quoted
 from aemp_gevent.runtime.tracing import TRACING, Trace
+
+# Compiled, this name stands for a C function (c_calls.pxd), to which nothing can be assigned.
+getcurrent: Callable[[], greenlet.greenlet]
+globals().update(getcurrent=greenlet.getcurrent)
 
 FAILED = "call_failed"
 """First element of a reply port's exit reason when the code that served the call raised."""
@@ -216,9 +220,9 @@ def server(host: ServeHost, tag: object, function: Handler, complaints: BoundedL
         if call is not None and call.deadline is not None and monotonic() >= call.deadline:
             complaints.log(logging.DEBUG, "skipped a call of %s: nobody waits for the answer any more", tag)
             return
-        greenlet = getcurrent()
-        before = getattr(greenlet, "aemp_call", None)
-        greenlet.aemp_call = reply  # type: ignore[attr-defined]  # any greenlet can carry it
+        current = getcurrent()
+        before = getattr(current, "aemp_call", None)
+        current.aemp_call = reply  # type: ignore[attr-defined]  # any greenlet can carry it
         try:
             work = function
             if TRACING.tracer is not None:
@@ -234,7 +238,7 @@ def server(host: ServeHost, tag: object, function: Handler, complaints: BoundedL
         except Exception as error:  # noqa: BLE001
             failure = error
         finally:
-            greenlet.aemp_call = before  # type: ignore[attr-defined]
+            current.aemp_call = before  # type: ignore[attr-defined]
         end = end_behind(failure, current_port())
         if end is not None:
             host.kil(reply, *end)  # the caller's failure is not a crash, either

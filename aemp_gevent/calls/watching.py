@@ -33,16 +33,7 @@ class CallWatch(Protocol):
         ...
 
 
-class WatchedHost(calls.CallHost, Protocol):
-    """The node whose code calls."""
-
-    @property
-    def watches(self) -> tuple[CallWatch, ...]:
-        """What observes its calls."""
-        ...
-
-
-def call(host: WatchedHost, port: object, message: Message, timeout: float | None) -> Any:
+def call(host: calls.CallHost, port: object, message: Message, timeout: float | None) -> Any:
     """Make a call like :func:`aemp_gevent.calls.call.call`."""
     watched = _began(host, port, message)
     failure: BaseException | None = None
@@ -57,7 +48,7 @@ def call(host: WatchedHost, port: object, message: Message, timeout: float | Non
         del failure  # its traceback has this frame: a reference cycle, which would keep the call's arguments alive
 
 
-def call_async(host: WatchedHost, port: object, message: Message, timeout: float | None) -> AsyncResult[Any]:
+def call_async(host: calls.CallHost, port: object, message: Message, timeout: float | None) -> AsyncResult[Any]:
     """Make a call like :func:`aemp_gevent.calls.call.call_async`."""
     watched = _began(host, port, message)
     try:
@@ -74,7 +65,7 @@ def call_async(host: WatchedHost, port: object, message: Message, timeout: float
     return result
 
 
-def _began(host: WatchedHost, port: object, message: Message) -> list[WatchedCall]:
+def _began(host: calls.CallHost, port: object, message: Message) -> list[WatchedCall]:
     name = str(port)
     return [watched for watch in host.watches if (watched := watch.began(name, message[0])) is not None]
 

@@ -1,1 +1,1 @@
-# No types: its functions are worth compiling as they stand.
+from aemp_gevent.ports.c_calls cimport get_ident

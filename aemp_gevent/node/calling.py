@@ -17,11 +17,14 @@ from aemp_gevent.ports.callbacks import check_callable
 from aemp_gevent.ports.context import current_port
 from aemp_gevent.ports.handlers import parse_registrations
 from aemp_gevent.ports.patterns import Handler, Message
-from aemp_gevent.runtime import hints
+from aemp_gevent.runtime import hints, threads
 from aemp_gevent.runtime.logs import Brief
 from aemp_gevent.runtime.quantities import Seconds, to_seconds
 from aemp_gevent.runtime.quoting import quoted
-from aemp_gevent.runtime.threads import get_ident
+
+# Compiled, this name stands for a C function (c_calls.pxd), to which nothing can be assigned.
+get_ident: Callable[[], int]
+globals().update(get_ident=threads.get_ident)
 
 T = TypeVar("T")
 
@@ -107,7 +110,8 @@ class Calling(Monitoring, Registering):
             self._scheduler.check_thread("call()")
         host = self._ports_host
         ask = watched().call if host.watches else call.call
-        return ask(host, port, (tag, *args), to_seconds(timeout, "call()"))
+        # Not (tag, *args), which makes a list first.
+        return ask(host, port, (tag,) + args, to_seconds(timeout, "call()"))  # noqa: RUF005
 
     def call_async(self, port: object, tag: Any, *args: Any, timeout: Seconds | None = 30) -> AsyncResult[Any]:
         """Send a request as :meth:`call` does, and return a result object at once.

@@ -12,16 +12,16 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from aemp_gevent.calls import serve
+from aemp_gevent.calls.call import CallHost
 from aemp_gevent.ports.patterns import Message
 from aemp_gevent.ports.port import REMOTE, Port
 from aemp_gevent.runtime.tracing import TRACING, outgoing
 
 if TYPE_CHECKING:
-    from aemp_gevent.calls.watching import CallWatch
     from aemp_gevent.node.monitoring import Monitoring
 
 
-class PortsHost:
+class PortsHost(CallHost):
     """The node whose ports are made, found, watched and asked.
 
     A node has one from its start until it is reset, and another one after that.
@@ -30,15 +30,13 @@ class PortsHost:
         node: The node.
     """
 
+    __slots__ = ("_node", "kil", "local")
+
     def __init__(self, node: Monitoring) -> None:
         self._node = node
         self.scheduler = node._scheduler
-        """What runs the node's ports."""
-        self.waiting: dict[Port, serve.Wait] = {}
-        """The ports that are blocked in a call."""
-        self.watches: tuple[CallWatch, ...] = ()
-        """What observes the calls that this node's code makes."""
-        # The node's own methods, because methods that call these would cost every call of a program.
+        self.waiting = {}
+        self.watches = ()
         self.make = node._make
         self.find = node._find_local
         self.reach = node._find
@@ -74,7 +72,7 @@ class PortsHost:
                 node._node_request((*message, reply))
             # Otherwise the port cannot be reached, and the caller's monitor fires.
         elif target.state == REMOTE:
-            remote: Any = target  # the table has an object of peers/ for a port of another node
+            remote: Any = target  # a MonitoredRemote, which stands in the table of ports
             remote.call(message, reply, left, chain, None if TRACING.tracer is None else outgoing())
         else:
             until = None if left is None else monotonic() + left

@@ -9,3 +9,4 @@ cdef class PortTable:
     cpdef find(self, port_id)
     cpdef add(self, Receiver port)
     cpdef remove(self, Receiver port)
+    cpdef tuple names_of(self, Receiver port)

@@ -46,7 +46,8 @@ class PortTable:
 
     def names_of(self, port: Port) -> tuple[str, ...]:
         """Return a port's ID, then its aliases: its registered name, its ID before the node was initialised."""
-        return (port.id, *self._aliases.get(port, ()))
+        aliases = self._aliases.get(port)
+        return (port.id,) if aliases is None else (port.id, *aliases)
 
     def register(self, port: Port, alias: str) -> None:
         """Register a name for a port, in place of the port's former name and of the name's former holder.

@@ -1,0 +1,1 @@
+cpdef to_seconds(value, call, name=*)
