@@ -5,10 +5,10 @@ cimport cython
 
 cdef class SocketTransport:
     cdef object __weakref__
-    cdef public Py_ssize_t buffered, _batch_bytes, _batch_limit
+    cdef public Py_ssize_t buffered, _batch_bytes, _batch_limit, _sent_ahead
     cdef public long long sent, sent_writes
     cdef public object _socket, _hub, _loop, _view, _sink, _batches, _sending, _receive_into, _send_some, _flush, _read
-    cdef public object _peer_address, _reader, _writer
+    cdef public object _peer_address, _reader, _writer, _send_error
     cdef public list _chunks
     cdef public bytearray _buffer
     cdef public int _descriptor
@@ -16,11 +16,12 @@ cdef class SocketTransport:
     cdef public bint _flush_asked, _has_descriptor, _is_filling, _awaits_room, _is_sending, _finishing, _closed, _is_over
 
     cpdef _readable(self)
-    @cython.locals(size=Py_ssize_t)
+    @cython.locals(size=Py_ssize_t, chunk=tuple)
     cpdef write(self, data)
-    @cython.locals(sent=Py_ssize_t)
     cpdef _end_batch(self)
     @cython.locals(sent=Py_ssize_t)
+    cpdef _send_ahead(self)
+    @cython.locals(sent=Py_ssize_t, ahead=Py_ssize_t)
     cpdef _send_next(self)
     cpdef _await_room(self)
     cpdef _fill_no_more(self)

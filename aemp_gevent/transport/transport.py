@@ -38,7 +38,8 @@ WRITE_BYTES = 64 * 1024
 """How much is joined for one system call. Joining copies what waits once more, and still costs a tenth of
 a call for each message; larger batches save no more, and touch new memory each time. What is as large
 by itself is not copied. It leaves from within :meth:`~SocketTransport.write`, so that the other side can begin while a
-program sends for a long time without a switch."""
+program sends for a long time without a switch. Until the loop has its turn it counts as unsent all the same: otherwise
+a program whose receivers keep up would never be paused, and the loop never had a turn."""
 
 LEAST_WRITE_BYTES = 4 * 1024
 """How much is joined at least before it leaves in this way, however many connections there are."""
@@ -92,12 +93,12 @@ class Transport(Protocol):
 
     @property
     def buffered(self) -> int:
-        """Bytes written and not yet handed to the system."""
+        """Bytes written, and not handed to the system before the loop's last turn."""
         ...
 
     @property
     def sent(self) -> int:
-        """Bytes handed to the system."""
+        """Bytes written that are not ``buffered``."""
         ...
 
     @property
@@ -188,8 +189,10 @@ class SocketTransport:
         "_read",
         "_reader",
         "_receive_into",
+        "_send_error",
         "_send_some",
         "_sending",
+        "_sent_ahead",
         "_sink",
         "_socket",
         "_view",
@@ -223,6 +226,8 @@ class SocketTransport:
         self._batch_limit = LEAST_WRITE_BYTES  # what the batch is looked at for when it has so many bytes
         self._filling = set() if filling is None else filling
         self._is_filling = False
+        self._sent_ahead = 0  # bytes that the system has, and that still count as unsent
+        self._send_error = ""  # why sending ahead of the loop failed
         self._batches: deque[list[bytes]] = deque()  # those that are full
         self._sending: bytes | memoryview = b""
         self._flush_asked = False
@@ -297,10 +302,12 @@ class SocketTransport:
             except _NOT_NOW:
                 return
             except OSError as error:
-                self._break(error)
+                self._break(_text_of(error))
                 return
             if data:
                 sink.on_data(data)
+            elif self._send_error:  # which the system tells once, and then it is an end like any other
+                self._break(self._send_error)
             else:
                 self._reader.stop()
                 sink.on_end()
@@ -326,13 +333,14 @@ class SocketTransport:
     def write(self, data: bytes) -> None:
         if self._batch_bytes >= self._batch_limit:
             self._end_batch()
-        size = len(data)
+        size, chunk = len(data), (data,)
         if not self._flush_asked:
             self._loop.run_callback(self._flush)
             self._flush_asked = True
-        self.buffered += size  # no call in between, nor below: what an exception may end comes first
+        # Neither a call nor a new object from here on: an exception may end what comes first, or a finalizer write.
+        self.buffered += size
         self._batch_bytes += size
-        self._chunks += (data,)
+        self._chunks += chunk
 
     def _end_batch(self) -> None:
         """Begin another batch if this one is full, and hand the system what it takes at once."""
@@ -346,25 +354,29 @@ class SocketTransport:
             filling = self._filling
             filling.add(self)
             limit = max(LEAST_WRITE_BYTES, min(WRITE_BYTES, TOGETHER_BYTES // len(filling)))
+        if self._batch_bytes >= limit:
+            self._batch_limit = sys.maxsize  # what a finalizer writes meanwhile belongs to this batch
+            self._batches += (self._chunks,)  # no call in between
+            self._chunks = []
+            self._batch_bytes = 0
+            if is_ahead:
+                self._send_ahead()
         self._batch_limit = limit
-        if self._batch_bytes < limit:
-            return
-        self._batches += (self._chunks,)  # no call in between
-        self._chunks = []
-        self._batch_bytes = 0
-        if not is_ahead:
-            return
-        # What cannot be sent, for whatever reason, is left to the flush, which is asked for.
-        while self._batches and not self._is_sending:
+
+    def _send_ahead(self) -> None:
+        """Hand the system what it takes of the full batches; the rest is left to the flush, as is an error."""
+        while self._batches and not self._is_sending and not self._send_error:
             self._is_sending = True
             sending = self._sending = self._sending or b"".join(self._next_batch())
+            sent = 0
             try:
                 sent = self._send_some(sending)
-            except OSError:
-                sent = 0
+            except _NOT_NOW:
+                pass
+            except OSError as error:
+                self._send_error = _text_of(error)
             self._sending = b"" if sent == len(sending) else memoryview(sending)[sent:]
-            self.buffered -= sent
-            self.sent += sent
+            self._sent_ahead += sent
             self._is_sending = False
             if self._sending:
                 return
@@ -383,6 +395,14 @@ class SocketTransport:
         if self._is_sending:  # an exception ended a write
             self._cut_off()
             return
+        if self._send_error:
+            self._read_rest()
+            self._break(self._send_error)
+            return
+        ahead = self._sent_ahead
+        self._sent_ahead = 0  # no call in between
+        self.buffered -= ahead
+        self.sent += ahead
         if self.buffered:
             self._is_sending = True
             sending = self._sending = self._sending or b"".join(self._next_batch())
@@ -398,7 +418,7 @@ class SocketTransport:
             except OSError as error:
                 self._is_sending = False
                 self._read_rest()
-                self._break(error)
+                self._break(_text_of(error))
                 return
             self._sending = b"" if sent == len(sending) else memoryview(sending)[sent:]
             self.buffered -= sent
@@ -406,6 +426,9 @@ class SocketTransport:
             self._is_sending = False
         if self._finishing and not self.buffered:
             self._shut_down()
+        if ahead and not self._awaits_room and not self._closed:
+            self._await_room()  # senders that wait for room continue when the loop has looked at all sockets
+            return
         if self._sink is not None:
             self._sink.on_room()  # which may write
         if self.buffered:
@@ -428,10 +451,11 @@ class SocketTransport:
         self._is_filling = False
 
     def _next_batch(self) -> list[bytes]:
+        empty: list[bytes] = []
         if self._batches:
             batch = self._batches.popleft()
-        else:
-            batch, self._chunks = self._chunks, []
+        else:  # no new object, as a finalizer may write
+            batch, self._chunks = self._chunks, empty
             self._batch_bytes = 0
         self.sent_writes += len(batch)
         return batch
@@ -447,15 +471,15 @@ class SocketTransport:
         except OSError as error:
             # Already gone: the reader notices that. Anything else must be reported.
             if error.errno not in (errno.ENOTCONN, errno.EPIPE, errno.ECONNRESET):
-                self._break(error)
+                self._break(_text_of(error))
 
     # --- the end ---
 
-    def _break(self, error: OSError) -> None:
+    def _break(self, why: str) -> None:
         sink = self._sink
         self.close()
         if sink is not None:
-            sink.on_broken(error.strerror or str(error))
+            sink.on_broken(why)
 
     def _cut_off(self) -> None:
         """Break the connection after an exception in the middle of reading or sending."""
@@ -474,6 +498,7 @@ class SocketTransport:
                 self._socket.send(last_words)
         self._chunks.clear()
         self._batches.clear()
+        self._sending = b""
         self.buffered = 0
         self._fill_no_more()
         for watcher in (self._reader, self._writer):
@@ -510,6 +535,10 @@ def _host_of(address: Any) -> str:
     host: str = address[0].removeprefix(_MAPPED)
     zone = address[3] if len(address) > 3 else 0
     return f"{host}%{zone}" if zone and "%" not in host and ":" in host else host
+
+
+def _text_of(error: OSError) -> str:
+    return error.strerror or str(error)
 
 
 def _is_unix(sock: socket.socket) -> bool:

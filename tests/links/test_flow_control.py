@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import gevent
 import pytest
 from gevent.event import Event
@@ -105,6 +107,17 @@ def test_a_thread_that_finds_room_after_all_leaves_nothing_behind():
 
 
 # --- snd ---------------------------------------------------------------------------
+
+
+def test_a_sender_is_paused_although_the_peer_reads_as_fast(make_node):
+    """Its link never has much to send, but nothing else in this node would ever have a turn."""
+    with Stalled(make_node, high_water_bytes=300_000) as stalled:
+        others = [gevent.spawn(turns, 1)]
+        for _ in range(1000):
+            stalled.node.snd(stalled.port, "x" * 1000)
+            with contextlib.suppress(BlockingIOError):
+                stalled.peer.sock._sock.recv(1_000_000)  # at once
+        assert others[0].dead
 
 
 @pytest.mark.slow

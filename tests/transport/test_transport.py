@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import select
 from collections.abc import Iterator
 from typing import Any
@@ -111,22 +112,38 @@ def test_full_batch_leaves_before_the_loop_has_its_turn(pair: Pair) -> None:
     pieces = [bytes([number % 256]) * 1000 for number in range(100)]
     for piece in pieces:
         transport.write(piece)
-    assert WRITE_BYTES <= transport.sent < WRITE_BYTES + 1000
+    got = bytearray(far._sock.recv(100_000))  # at once, before the loop has its turn
+    assert WRITE_BYTES <= len(got) < WRITE_BYTES + 1000
     assert transport.sent_writes == 66
     assert sink.rooms == 0  # which is for the hub
-    got = bytearray()
     while len(got) < 100_000:
         got += far.recv(100_000)
     assert got == b"".join(pieces)
     assert (transport.buffered, transport.sent_writes) == (0, 100)
-    assert sink.rooms
+    wait_until(lambda: sink.rooms)
+
+
+def test_loop_looks_at_all_sockets_before_what_left_ahead_makes_room(pair: Pair) -> None:
+    """Or else senders whose receivers keep up are never paused, and nothing is read meanwhile."""
+    transport, sink, far = pair
+    heard: list[str] = []
+    sink.on_data = lambda _data: heard.append("data")  # type: ignore[method-assign]
+    sink.on_room = lambda: heard.append("room")  # type: ignore[method-assign]
+    far.sendall(b"x")
+    assert select.select([transport._socket.fileno()], [], [], 5)[0], "it can be read"
+    for _ in range(100):
+        transport.write(b"x" * 1000)
+    assert transport.sent == 0, "what has left counts as unsent until then"
+    wait_until(lambda: "room" in heard)
+    assert heard[0] == "data"
+    assert (transport.sent, transport.buffered) == (100_000, 0)
 
 
 def test_few_large_messages_wait_for_the_loop(pair: Pair) -> None:
     transport, _sink, far = pair
     for _ in range(50):
         transport.write(b"x" * WRITE_BYTES)
-    assert transport.sent == 0
+    assert transport.sent_writes == 0
     left = 50 * WRITE_BYTES
     while left:
         left -= len(far.recv(1_000_000))
@@ -139,7 +156,7 @@ def test_what_the_hub_writes_waits_for_the_loop(pair: Pair) -> None:
     def write() -> None:
         for _ in range(200):
             transport.write(b"x" * 1000)
-        sent.append(transport.sent)
+        sent.append(transport.sent_writes)
 
     on_hub(write)
     assert sent == [0]
@@ -153,7 +170,8 @@ def test_more_than_the_system_takes_waits_for_the_loop(pair: Pair) -> None:
     piece = bytes(range(250)) * 16
     for _ in range(5000):
         transport.write(piece)
-    assert 0 < transport.sent < 5000 * len(piece) == transport.sent + transport.buffered
+    assert 0 < transport.sent_writes < 5000
+    assert transport.buffered == 5000 * len(piece)
     got = bytearray()
     while len(got) < 5000 * len(piece):
         got += far.recv(1_000_000)
@@ -169,10 +187,10 @@ def test_many_connections_with_much_to_send_have_smaller_batches() -> None:
         transport.write(b"x" * (LEAST_WRITE_BYTES // MANY_MESSAGES))
     assert transport not in filling
     transport.write(b"z")
-    assert transport.sent == LEAST_WRITE_BYTES
+    assert transport.sent_writes == MANY_MESSAGES
     assert transport in filling
-    wait_until(lambda: not transport.buffered)
-    assert transport not in filling  # until it has much to send again
+    wait_until(lambda: transport not in filling)  # until it has much to send again
+    assert not transport.buffered
     for _ in range(LEAST_WRITE_BYTES + 1):
         transport.write(b"x")
     assert transport in filling
@@ -192,6 +210,58 @@ def test_reset_while_much_is_written_is_reported_by_the_loop(pair: Pair) -> None
     wait_until(lambda: sink.broken)
     turns(3)
     assert len(sink.broken) == 1
+
+
+def test_reset_while_much_is_written_is_not_read_as_an_end(pair: Pair) -> None:
+    """The system tells it once, and what is read afterwards is an end."""
+    transport, sink, far = pair
+    for _ in range(300):
+        transport.write(b"x" * WRITE_BYTES)
+    wait_until(lambda: transport._awaits_room)  # then the loop reads before it writes
+    far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+    far.close()
+    for _ in range(200):
+        transport.write(b"x" * 1000)
+    wait_until(lambda: sink.broken or sink.ends)
+    turns(3)
+    assert (sink.broken, sink.ends) == (["Connection reset by peer"], 0)
+
+
+def test_finalizers_that_write_neither_lose_nor_repeat_anything(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The garbage collector may run wherever an object is made."""
+    for name in ("WRITE_BYTES", "LEAST_WRITE_BYTES"):
+        monkeypatch.setattr(transport_module, name, 1)  # so that each write ends a batch
+    transport, _sink, far = pair
+    transport._batch_limit = 1
+    written: list[bytes] = []
+
+    def write() -> None:
+        written.append(b"%08d" % len(written))
+        transport.write(written[-1])
+
+    class Writing:
+        def __init__(self) -> None:
+            self.me = self  # for the garbage collector
+
+        def __del__(self) -> None:
+            write()
+
+    before = gc.get_threshold()
+    try:
+        for number in range(1000):
+            Writing()
+            gc.set_threshold(gc.get_count()[0] + number % 10)  # one of the next objects that are made
+            write()
+            gc.set_threshold(0)
+            if not number % 10:
+                turns(1)  # and then a write begins a batch
+    finally:
+        gc.set_threshold(*before)
+    gc.collect()
+    got = bytearray()
+    while len(got) < 8 * len(written) or transport.buffered:
+        got += far.recv(100_000)
+    assert sorted(got[start : start + 8] for start in range(0, len(got), 8)) == sorted(written)
 
 
 def test_interrupt_of_a_write_ends_the_connection(pair: Pair) -> None:
