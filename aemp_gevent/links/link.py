@@ -346,9 +346,10 @@ class Link(Outgoing):
         return 0 if self._assembler is None else self._assembler.unfinished
 
     def rest(self) -> None:
-        """Give memory back that only fragments need, if none has come since the last call."""
-        if self._assembler is not None:
-            self._assembler.rest()
+        """Give memory back that only large packets need, unless one has begun."""
+        for reader in (self._decoder, self._assembler):
+            if reader is not None:
+                reader.rest()
 
     def _all_of(self, packets: Iterator[Any]) -> list[Any]:
         """Return what is left of a read."""

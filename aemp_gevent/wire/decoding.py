@@ -32,6 +32,9 @@ class OneWayDecoder:
         finally:
             del error  # otherwise its traceback would refer to it
 
+    def rest(self) -> None:
+        """Do nothing: all memory is given back after each packet."""
+
 
 def translate(error: Exception) -> FramingError:
     """Return the error itself, which is of the right class already."""

@@ -203,10 +203,8 @@ class Assembler:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._decoder: MsgpackDecoder | None = None
-        self._large: frozenset[str] = frozenset()  # what the last decoder had learned
         self._fragments = 0
         self._is_within = False  # a packet, which is not complete
-        self._rested_at = 0  # fragments
 
     @property
     def unfinished(self) -> int:
@@ -214,10 +212,9 @@ class Assembler:
         return self._fragments if self._is_within else 0
 
     def rest(self) -> None:
-        """Give the memory back in which packets are put together, if no fragment has come since the last call."""
-        if self._rested_at == self._fragments and not self._is_within and self._decoder is not None:
-            self._large, self._decoder = self._decoder.large, None
-        self._rested_at = self._fragments
+        """Give the memory back in which packets are put together, unless one is not complete."""
+        if self._decoder is not None:
+            self._decoder.rest()
 
     def feed(self, fragment: list[Any]) -> list[Any] | None:
         """Take a fragment; return the packet that it completes.
@@ -237,9 +234,9 @@ class Assembler:
             raise FramingError(f"the peer sent a fragment that is {of_type(fragment[0])} instead of bytes")
         if not fragment[0]:
             raise FramingError("the peer sent an empty fragment")
+        if self._decoder is None:
+            self._decoder = MsgpackDecoder(self._limits)
         decoder = self._decoder
-        if decoder is None:
-            decoder = self._decoder = MsgpackDecoder(self._limits, self._large)
         try:
             decoder.feed(fragment[0])
             # One by one: a fragment may be as long as the longest packet, and hold millions of others.

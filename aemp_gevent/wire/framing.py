@@ -64,6 +64,9 @@ class Decoder(Protocol):
         """Decode in another way after an error of :meth:`quickly`; raise it if it is the peer's fault."""
         ...
 
+    def rest(self) -> None:
+        """Give memory back that only large packets need, unless one has begun."""
+
 
 @dataclass(frozen=True)
 class Framing:

@@ -185,19 +185,17 @@ class MsgpackDecoder:
     **Large lists and maps** need checks that would slow everything else down: the elements that a list's header
     announces are counted, and the keys of a map are checked before it is made. So the Unpacker refuses both at
     first, at their header, which costs nothing. Then :meth:`retry` starts again where the message began, with
-    these checks, and keeps them: a peer that has sent one will send others. So ``large`` may say
-    which of them it has sent to another decoder.
+    these checks, and keeps them: a peer that has sent one will send others.
 
-    Memory: at most three times ``max_message_bytes`` and two reads in bytes, kept from one message to the next, besides
-    the objects decoded from them (:mod:`aemp_gevent.wire.limits`), and what
-    the Unpacker allocates for lists that were only announced: 2 KiB for each of
-    1024 levels, and what ``limits.announced`` allows.
+    Memory: at most three times ``max_message_bytes`` and two reads in bytes, kept from one message to the next until
+    :meth:`rest`, besides the objects decoded from them (:mod:`aemp_gevent.wire.limits`), and what the Unpacker
+    allocates for lists that were only announced: 2 KiB for each of 1024 levels, and what ``limits.announced`` allows.
     """
 
-    def __init__(self, limits: Limits, large: frozenset[str] = frozenset()) -> None:
+    def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._announced = limits.announced or Announced()
-        self.large = large
+        self.large: frozenset[str] = frozenset()
         """Which of large lists and maps are decoded with checks, because the peer has sent some."""
         self._pieces: Iterator[bytes | memoryview] = iter(())  # of the read
         self._current: bytes | memoryview = b""  # the piece that was fed last, unless it was kept
@@ -344,6 +342,13 @@ class MsgpackDecoder:
                 f"the peer announced {counter.missing} more elements, which with those that others announced take "
                 f"more than {self._announced.limit} bytes"
             )
+
+    def rest(self) -> None:
+        """Give the memory back in which large packets are put together, unless one has begun."""
+        if self.is_at_end and len(self._since.getbuffer()) > UNCOUNTED_BYTES:
+            self._unpacker = _new_unpacker(self._limits, self.large)
+            self._fed = self._begin = 0
+            self._since = BytesIO()
 
     def _kept(self) -> memoryview:
         """Return what was kept of the unfinished message; nothing can be added as long as this is referred to."""

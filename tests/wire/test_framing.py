@@ -489,6 +489,29 @@ def test_decoder_that_never_got_much_takes_little_memory() -> None:
     assert peak_memory(make) < 100 * 64 * 1024
 
 
+@each_framing
+def test_memory_of_a_large_message_is_given_back(framing: Framing) -> None:
+    decoder, data = framing.decoder(Limits(2**20)), framing.encoder()(["p", "x" * 900_000])
+
+    def decoded() -> int:
+        count = 0
+        for piece in (data[:500_000], data[500_000:]):
+            decoder.feed(piece)
+            for _packet in decoder:
+                count += 1
+            decoder.rest()  # which changes nothing within a message
+        return count
+
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        assert decoded() == 1
+        assert tracemalloc.get_traced_memory()[0] - before < 100_000
+    finally:
+        tracemalloc.stop()
+    assert decoded() == 1
+
+
 @pytest.mark.no_cover
 @pytest.mark.slow
 @each_framing
