@@ -210,9 +210,9 @@ def test_time_continues_after_the_caller_gave_up(nodes):
     caller, server = nodes
     seen: list[Any] = []
     port = server.port()
-    server.serve(port, work=lambda: (gevent.sleep(0.08), seen.append(time_left())))
+    server.serve(port, work=lambda: (gevent.sleep(0.25), seen.append(time_left())))
     with pytest.raises(CallTimeout):
-        caller.call(port, "work", timeout=0.03)
+        caller.call(port, "work", timeout=0.2)
     wait_until(lambda: seen)
     assert seen == [0.0]
 

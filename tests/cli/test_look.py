@@ -360,7 +360,7 @@ def test_command_ends_when_nobody_reads_any_more(network: Network, args: tuple[s
 
 @slow
 def test_bench_shows_its_progress_on_a_terminal(network: Network) -> None:
-    with terminal(network, "bench", "backend", "--seconds", "1") as screen:
+    with terminal(network, "bench", "backend", "--seconds", "1", "--timeout", "60") as screen:
         screen.child.expect(r"sending")
         screen.child.expect(r" messages of 100 bytes in ")
 

@@ -388,7 +388,7 @@ def test_log_records_that_wait_for_a_slow_browser_are_short(
     one.snd(ports[-1], 7)
     one.snd(ports[-1], {"text": "x" * 50_000, "more": ["y"] * 9999})
     assert next(events) == ("log", {"text": "x" * 20_000, "left_out": 0})
-    assert waiting == [{"text": "x" * 20_000, "left_out": 0}]
+    assert [item for item in waiting if "text" in item] == [{"text": "x" * 20_000, "left_out": 0}]
 
 
 def test_ports_are_killed_only_if_that_is_allowed(pair: tuple[Node, Node]) -> None:

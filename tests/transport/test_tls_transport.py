@@ -361,7 +361,7 @@ def test_nothing_is_readable_on_the_wire_behind_the_greeting(make_node: MakeNode
 def test_what_is_written_when_there_is_room_is_encrypted_then(make_node: MakeNode, shared: str) -> None:
     """In a callback of its own it would leave in the same turn of the loop, before any socket is read."""
     one, two = (make_node(secret=None, cert=shared, idle_timeout=None) for _ in range(2))
-    talk(one, two)
+    reach(one, two)
     transport = link_of(one, two).transport
     wait_until(lambda: not transport.buffered)
 
