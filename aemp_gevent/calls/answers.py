@@ -14,7 +14,7 @@ from aemp_gevent.ports import monitors
 from aemp_gevent.ports.context import ON_THE_HUB
 from aemp_gevent.ports.monitors import KillMonitor, Monitor
 from aemp_gevent.ports.patterns import Handler, Message
-from aemp_gevent.ports.port import RUNNING, AnyPort, Port, ReplyPort
+from aemp_gevent.ports.port import RUNNING, AnyPort, Port, ReplyPort, activate
 from aemp_gevent.ports.reasons import Reason
 from aemp_gevent.ports.receive import receive_for
 from aemp_gevent.ports.runner import Runner
@@ -135,7 +135,8 @@ def receive_answer(
         raise NoPortContextError(call, ON_THE_HUB)
     reply = host.make(ReplyPort)
     reply.asked = asked
-    reply.runner, reply.state = current, RUNNING
+    cell = activate(reply)
+    cell.runner, reply.state = current, RUNNING
     guards: list[Guard] = []
     is_taken = False
     try:

@@ -88,9 +88,10 @@ class Loss(Monitor):
         self.state = JOB
         self.context = None
         self._monitored = monitored
-        self._action = reply.scheduler.kill
+        scheduler = reply.cell.scheduler
+        self._action = scheduler.kill
         self._reason = ()
-        self._scheduler = reply.scheduler
+        self._scheduler = scheduler
         self._reply = reply
         self._died = died
 
@@ -228,7 +229,7 @@ def _blocked_port() -> Port | None:
     """Return the port that is blocked while this greenlet waits."""
     current = getcurrent()
     port = current.at if isinstance(current, Runner) else current_port()
-    return port if port is not None and port.runner is current and port.state == RUNNING else None
+    return port if port is not None and port.cell.runner is current and port.state == RUNNING else None
 
 
 def _chain(host: CallHost, holder: Port | None) -> tuple[str, ...]:

@@ -175,7 +175,7 @@ class Calling(Monitoring, Registering):
     def _discard(self, *message: Any) -> None:
         """Discard a message that no handler matched: log it, and let a call that waits for an answer fail."""
         port = current_port()
-        handlers = None if port is None else port.handlers
+        handlers = None if port is None else port.cell.handlers
         tag = message[0] if message else None
         is_call = serve.call_of(message) is not None
         is_worth_a_hint = not (is_call or port is None or port.dying is not None or port.is_for_answer)

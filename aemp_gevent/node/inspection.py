@@ -37,8 +37,9 @@ from aemp_gevent.node.port_view import PortViews, frame_of, frames_from
 from aemp_gevent.peers.network import Network
 from aemp_gevent.peers.peer import Peer
 from aemp_gevent.peers.virtual_peer import VirtualPeer
+from aemp_gevent.ports.inboxes import NOWHERE
 from aemp_gevent.ports.jobs import CallJob
-from aemp_gevent.ports.port import IDLE, NOWHERE, QUEUED, REMOTE, Port
+from aemp_gevent.ports.port import IDLE, QUEUED, REMOTE, Port
 from aemp_gevent.ports.runner import Runner
 from aemp_gevent.ports.scheduler import Scheduler
 from aemp_gevent.runtime.loop_watch import place_of
@@ -261,7 +262,7 @@ class Inspection:
             "messages": len(port.inbox or ()),
             "monitors": _count(port.monitors),
             "handler": "" if default == scheduler.default else _name_of(default),
-            "tags": [] if port.handlers is None else [tag[:_MAX_TEXT] for tag in port.handlers.tags[:20]],
+            "tags": [] if port.cell.handlers is None else [tag[:_MAX_TEXT] for tag in port.cell.handlers.tags[:20]],
             "calls": None if (wait := self._host.waiting.get(port)) is None else wait.called,
             "at": _where(port),
         }
@@ -314,9 +315,10 @@ class Census:
 
 def kind_of(port: Port) -> str:
     """Return what kind of port it is: ``"callback"``, ``"greenlet"`` (of its own) or ``"attached"`` (to another's)."""
-    if port.main is None:
+    if port.cell.main is None:
         return "callback"
-    return "attached" if port.runner is not None and not isinstance(port.runner, Runner) else "greenlet"
+    runner = port.cell.runner
+    return "attached" if runner is not None and not isinstance(runner, Runner) else "greenlet"
 
 
 def state_of(port: Port) -> str:
@@ -327,10 +329,10 @@ def state_of(port: Port) -> str:
         handle), ``"blocked"`` (its code waits for something else), ``"running"`` (it asks for this itself).
     """
     if port.state == IDLE:
-        return "idle" if port.waiter is None else "receiving"
+        return "idle" if port.cell.waiter is None else "receiving"
     if port.state == QUEUED:
         return "queued"
-    return "running" if port.runner is getcurrent() else "blocked"
+    return "running" if port.cell.runner is getcurrent() else "blocked"
 
 
 def resident_bytes() -> int | None:

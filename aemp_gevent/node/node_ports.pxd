@@ -1,7 +1,7 @@
 from aemp_gevent.node.direct_sending cimport DirectSending
 from aemp_gevent.ports.c_calls cimport get_ident
 from aemp_gevent.ports.callbacks cimport check_callable
-from aemp_gevent.ports.port cimport Port, Receiver
+from aemp_gevent.ports.port cimport Port, Receiver, activate
 
 cimport cython
 

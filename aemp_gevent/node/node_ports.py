@@ -29,8 +29,9 @@ from aemp_gevent.errors import (
 from aemp_gevent.node.direct_sending import DirectSending
 from aemp_gevent.ports.callbacks import check_callable
 from aemp_gevent.ports.copying import copy_as_sent
+from aemp_gevent.ports.inboxes import BoundedMailbox
 from aemp_gevent.ports.patterns import Handler, Message
-from aemp_gevent.ports.port import IDLE, REMOTE, AnyPort, BoundedMailbox, ContextPort, Job, Port, PortsOwner
+from aemp_gevent.ports.port import IDLE, REMOTE, AnyPort, ContextPort, Job, Port, PortsOwner, activate
 from aemp_gevent.ports.reasons import Reason
 from aemp_gevent.ports.runner import Runner
 from aemp_gevent.ports.scheduler import Scheduler
@@ -260,18 +261,17 @@ class NodePorts(DirectSending):
         if port_id in self._ports:
             raise PortExistsError(port_id)
         default = scheduler.default if callback is None else callback
-        port = (
-            kind(port_id, scheduler, default) if context is None else ContextPort(port_id, scheduler, default, context)
-        )
+        blank = scheduler.blank
+        port = kind(port_id, blank, default) if context is None else ContextPort(port_id, blank, default, context)
         if limit is not None:
-            port.inbox = port.mailbox = BoundedMailbox(port, limit, partial(scheduler.overflow, port, limit))
+            activate(port).inbox = port.mailbox = BoundedMailbox(port, limit, partial(scheduler.overflow, port, limit))
         if is_entered:
             scheduler.table.add(port)
         return port
 
     def _start_port(self, port: Port, main: tuple[Handler, Message, bool]) -> None:
         """Enter a new port and start its ``main``: both, or neither if an interrupt strikes."""
-        port.main = main
+        activate(port).main = main
         try:
             self._scheduler.table.add(port)
             self._scheduler.enqueue(port)

@@ -145,8 +145,8 @@ def _kind_of(element: object) -> str:
 
 def frame_of(port: Port) -> FrameType | None:
     """Return the innermost frame of a port's code, which waits; None if none does, or it is what asks."""
-    runner = port.runner
-    is_inside = port.state not in (IDLE, QUEUED) or port.waiter is not None
+    runner = port.cell.runner
+    is_inside = port.state not in (IDLE, QUEUED) or port.cell.waiter is not None
     return runner.gr_frame if is_inside and runner is not None and runner is not getcurrent() else None
 
 

@@ -12,7 +12,7 @@ from aemp_gevent.ports.callbacks import check_callable
 from aemp_gevent.ports.context import require_port
 from aemp_gevent.ports.handlers import Handlers, parse_registrations
 from aemp_gevent.ports.patterns import Handler
-from aemp_gevent.ports.port import Port
+from aemp_gevent.ports.port import Port, activate
 from aemp_gevent.runtime.quoting import quoted
 from aemp_gevent.runtime.tracing import handled
 
@@ -97,6 +97,7 @@ class Registering(NodePorts):
 def _handlers(port: Port) -> Handlers:
     # Make, test, store: a finalizer may register handlers while these are made.
     made = Handlers()
-    if port.handlers is None:
-        port.handlers = made
-    return port.handlers
+    cell = activate(port)
+    if cell.handlers is None:
+        cell.handlers = made
+    return cell.handlers

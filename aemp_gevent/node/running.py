@@ -21,7 +21,7 @@ from aemp_gevent.ports.attachment import Attachment
 from aemp_gevent.ports.callbacks import check_callable
 from aemp_gevent.ports.context import ON_THE_HUB, current_port, run_in
 from aemp_gevent.ports.patterns import Handler, Message
-from aemp_gevent.ports.port import IDLE, AttachedPort, SpawnedPort
+from aemp_gevent.ports.port import IDLE, AttachedPort, SpawnedPort, activate
 from aemp_gevent.ports.timers import Timer
 from aemp_gevent.runtime.logs import Log
 from aemp_gevent.runtime.quantities import Seconds, to_seconds
@@ -112,10 +112,10 @@ class Running(Sending):
         """
         check_callable("rcv_async()", function)
         target = self._local("rcv_async()", port)
-        if target.main is not None:
+        if target.cell.main is not None:
             raise ReceiverBusyError(target.id, "it has a greenlet of its own already")
-        target.main = (carried(function), args, True)
-        if target.state == IDLE and target.waiter is None:
+        activate(target).main = (carried(function), args, True)
+        if target.state == IDLE and target.cell.waiter is None:
             self._scheduler.enqueue(target)
         else:  # a handler runs, or waits in receive; harmless if the port is queued
             target.divert_inbox()

@@ -49,7 +49,7 @@ begins, when a loop jumps back and, in CPython 3.10, when the test of an ``if`` 
 relies on a test stands inside the ``if``, never in its ``else`` or behind it, and is one step with the test for
 all threads: seeing that a port is not idle, finding its mailbox *and* appending to it
 (``target.mailbox.append(msg)``); seeing that a port is idle and a pump is asked for *and* making it queued;
-testing *and* storing a mailbox where no call stands between. Between two such steps a
+testing *and* storing a mailbox, or a cell, where no call stands between. Between two such steps a
 thread may stop for any time:
 
 - If it stopped before it appends the message, it holds a port, never a mailbox. It appends to whatever is
@@ -61,8 +61,8 @@ thread may stop for any time:
   see it idle. Rule 2 makes the second entry stale.
 
 So only the thread of the hub pops, throws, ends ports, or stores a state other than
-*queued*. ``kil`` in another thread stores the reason and the mailbox where messages vanish,
-and leaves the rest to the hub. All other calls in other threads raise
+*queued*. ``kil`` in another thread stores the reason and the mailbox where messages vanish, which may take
+a cell of the port's own, and leaves the rest to the hub. All other calls in other threads raise
 :class:`~aemp_gevent.errors.WrongThreadError`.
 
 Prior art: Erlang's run queues and reductions, Coro's ready queue, trio's "hand over, don't wake".

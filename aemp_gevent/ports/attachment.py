@@ -9,7 +9,8 @@ from gevent import Greenlet
 from greenlet import GreenletExit, getcurrent
 
 from aemp_gevent.ports.context import current_port, give_back
-from aemp_gevent.ports.port import RUNNING, STARTED, AttachedPort, TracedInbox
+from aemp_gevent.ports.inboxes import TracedInbox
+from aemp_gevent.ports.port import RUNNING, STARTED, AttachedPort, activate
 from aemp_gevent.ports.reasons import Reason, describe
 from aemp_gevent.runtime.tracing import TRACING
 
@@ -20,6 +21,7 @@ class Attachment:
     def __init__(self, port: AttachedPort) -> None:
         self._port = port
         self._greenlet = getcurrent()
+        cell = activate(port)
         port.before = current_port()
         tracer = TRACING.tracer
         self._trace = tracer.current() if tracer is not None and TRACING.has_messages else None
@@ -28,13 +30,13 @@ class Attachment:
             # The greenlet may end without leaving the block, and its port must not outlive it.
             self._greenlet.rawlink(self._ended)
         try:
-            port.scheduler.table.add(port)
+            cell.scheduler.table.add(port)
         except BaseException:
-            port.scheduler.die(port, ())
+            cell.scheduler.die(port, ())
             raise
         # Last, and without a call: the greenlet is attached, or it is not.
-        port.main = STARTED
-        port.runner = self._greenlet
+        cell.main = STARTED
+        cell.runner = self._greenlet
         port.state = RUNNING
         self._greenlet.aemp_port = port  # type: ignore[attr-defined]  # any greenlet can carry it
 

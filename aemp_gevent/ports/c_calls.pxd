@@ -78,7 +78,10 @@ cdef extern from *:
     }
 
     /* Most of what compiled code tests for its truth are queues. */
-    static inline int aemp_is_true(PyObject *value) {
+    #ifndef Py_ALWAYS_INLINE
+    #define Py_ALWAYS_INLINE
+    #endif
+    static inline Py_ALWAYS_INLINE int aemp_is_true(PyObject *value) {
         if (aemp_deque == NULL && aemp_find_deque() < 0)
             return -1;
         return Py_TYPE(value) == aemp_deque ? Py_SIZE(value) != 0 : PyObject_IsTrue(value);

@@ -82,14 +82,14 @@ def give_back(current: greenlet, before: Port | None) -> None:
     # A generator may hold the attach block, and another greenlet may close it at any time.
     while isinstance(before, AttachedPort) and before.is_left:
         before = before.before
-    if before is not None and before.scheduler.is_abandoned:
+    if before is not None and before.cell.scheduler.is_abandoned:
         before = None  # the greenlet forked, and this is the child
     current.aemp_port = before  # type: ignore[attr-defined]  # any greenlet can carry it
 
 
 def run_in(port: Port, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
     """Call a function in a port's context; an exception kills the port, and None is returned."""
-    port.scheduler.check_thread("running code in a port's context (peval(), a psub() closure)")
+    port.cell.scheduler.check_thread("running code in a port's context (peval(), a psub() closure)")
     try:
         with port_context(port):
             return function(*args, **kwargs)
@@ -103,7 +103,7 @@ def run_in(port: Port, function: Callable[P, T], *args: P.args, **kwargs: P.kwar
     except Exception as error:  # noqa: BLE001
         failure = error
     blame(failure, function, "function")
-    port.scheduler.fail(port, failure)
+    port.cell.scheduler.fail(port, failure)
     del failure  # its traceback has this frame: a reference cycle, which would keep the arguments alive
     return None
 

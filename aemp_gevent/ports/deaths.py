@@ -14,9 +14,10 @@ from greenlet import getcurrent
 
 from aemp_gevent.errors import PortKilled
 from aemp_gevent.ports.blame import called_function
+from aemp_gevent.ports.inboxes import NOWHERE
 from aemp_gevent.ports.own_end import end_behind
 from aemp_gevent.ports.pacing import Pacing
-from aemp_gevent.ports.port import DEAD, IDLE, NOWHERE, RUNNING, Port, PortsOwner
+from aemp_gevent.ports.port import DEAD, RUNNING, Port, PortsOwner, activate, blank_cell
 from aemp_gevent.ports.port_table import PortTable
 from aemp_gevent.ports.reasons import Reason, describe
 from aemp_gevent.runtime.bounded_log import ErrorLog
@@ -37,6 +38,8 @@ class Deaths(Pacing):
         """The owner of these ports: nobody in a forked child, where those of the parent are abandoned."""
         self.table = PortTable()
         """Finds ports, and is the only one to change what it finds."""
+        self.blank = blank_cell(self)  # type: ignore[arg-type]  # what is run is a whole scheduler
+        """The cell of all ports that have none of their own yet."""
         self._deaths: deque[Port] = deque()
         self._failures = ErrorLog(self.log)
 
@@ -47,32 +50,36 @@ class Deaths(Pacing):
 
     def kill(self, port: Port, reason: Reason) -> None:
         """Kill a port with ``reason`` once it handled what was sent before. Later kills have no effect."""
-        if port.dying is not None:
+        cell = port.cell
+        if cell.dying is not None:
             return
         # First what may raise: a port that is queued without having been killed is served in vain.
-        self._hurry(port)
-        if port.dying is None:  # no call before the two stores, because other native threads kill, too
-            port.dying = reason
-            port.mailbox = NOWHERE
-
-    def _hurry(self, port: Port) -> None:
-        """Ensure that a killed port dies, with or without a greenlet inside."""
-        if port.state == IDLE:
-            self.enqueue(port)
-        elif port.state == RUNNING:
+        if port.state == RUNNING:
             self.doom(port)
+        else:
+            self.enqueue(port)
+        if cell.is_blank:
+            cell = activate(port)
+        if cell.dying is None:  # no call before the two stores, because other native threads kill, too
+            cell.dying = reason
+            port.mailbox = NOWHERE
 
     def kill_from_afar(self, port: Port, reason: Reason) -> None:
         """Kill a port like :meth:`kill`, in another native thread: it is killed at once, and the hub ends it."""
-        if port.dying is None:
+        if port.cell.dying is None:
             self.call_on_hub(self._kill_here, port, reason)
-            if port.dying is None:
-                port.dying = reason
+            cell = activate(port)
+            if cell.dying is None:
+                cell.dying = reason
                 port.mailbox = NOWHERE
 
     def _kill_here(self, port: Port, reason: Reason) -> None:  # on the hub
         self.kill(port, reason)
-        self._hurry(port)  # it may have been marked in the other thread
+        # It may have been marked in the other thread.
+        if port.state == RUNNING:
+            self.doom(port)
+        else:
+            self.enqueue(port)
 
     def overflow(self, port: Port, limit: int) -> None:
         """Kill a port that has too many messages. Any native thread may call it."""
@@ -96,19 +103,20 @@ class Deaths(Pacing):
 
     def _leave(self, port: Port) -> None:
         """Ask the hub to end a port without a greenlet inside. Nothing in here can be struck."""
+        cell = port.cell  # its own: it was served
         port.state = RUNNING
-        port.runner = None
+        cell.runner = None
         port.mailbox = NOWHERE
-        if port.dying is None:
-            port.dying = ("die", "interrupted")
+        if cell.dying is None:
+            cell.dying = ("die", "interrupted")
         self._deaths += (port,)
 
     def kill_now(self, port: Port, reason: Reason) -> None:
         """Kill a port with ``reason`` without handling what was sent before."""
         self.kill(port, reason)
         # Afterwards, so that the finalizer of a message cannot send to the port any more.
-        if port.inbox:
-            port.inbox.clear()
+        if port.cell.inbox:
+            port.cell.inbox.clear()
 
     def fail(self, port: Port | None, error: BaseException) -> None:
         """Kill a port at once for an exception of its code, drop its messages, and log the exception.
@@ -120,13 +128,13 @@ class Deaths(Pacing):
             port: The port whose code raised; None when it ran outside any port.
             error: What it raised.
         """
-        is_news = not isinstance(error, PortKilled) or port is None or port.dying is None
+        is_news = not isinstance(error, PortKilled) or port is None or port.cell.dying is None
         end = end_behind(error, port)
         if port is not None and port.state != DEAD:
-            reason = port.dying
+            reason = port.cell.dying
             if reason is None:
                 reason = ("die", describe(error)) if end is None else end
-            if port.state == RUNNING and port.runner is getcurrent():
+            if port.state == RUNNING and port.cell.runner is getcurrent():
                 self.die(port, reason)
             else:
                 self.kill_now(port, reason)
@@ -149,17 +157,25 @@ class Deaths(Pacing):
         # If this is struck in the middle, it may be begun again: the state that shows that all is done comes last.
         if port.state == DEAD:
             return
-        port.dying = reason
+        cell = port.cell
+        if cell.is_blank:
+            cell = activate(port)
+        cell.dying = reason
         port.mailbox = NOWHERE
-        if port.inbox:
-            port.inbox.clear()
-        port.handlers = None
+        if cell.inbox:
+            cell.inbox.clear()
+        cell.handlers = None
         self.table.remove(port)
         monitors = port.monitors
         if monitors is None and reason and not port.is_for_answer:
             monitors = port.monitors = self.owner.unmonitored_death(port.id, reason)  # as a job, which runs once
         if monitors is not None:
-            for monitor in tuple(monitors) if isinstance(monitors, dict) else (monitors,):
+            if isinstance(monitors, dict):
+                for monitor in tuple(monitors):
+                    if monitor.died(reason):
+                        self.enqueue_job(monitor)
+            else:
+                monitor = monitors
                 if monitor.died(reason):
                     self.enqueue_job(monitor)
             port.monitors = None

@@ -40,36 +40,36 @@ class GivingWay(Deaths):
         else:
             current.aemp_resumed = True  # type: ignore[attr-defined]  # any greenlet can carry it
         first = due = None
-        port.waiter = current
+        port.cell.waiter = current  # its own cell, because the port is running
         port.state = IDLE
         try:
             # Idle first, then look: a finalizer may have sent after the caller's last look,
             # and all that is sent from here on queues the port.
-            if port.dying is None and not (port.inbox and len(port.inbox) > scanned):
+            if port.cell.dying is None and not (port.cell.inbox and len(port.cell.inbox) > scanned):
                 runq = self.runq
                 if runq and self.credit > 0:
                     first = runq[0]
                     if first.state == QUEUED:
                         due = first
-                if due is not None and due.waiter is not None:
+                if due is not None and due.cell.waiter is not None:
                     # From greenlet to greenlet, without a runner in between: the hot path of
                     # two actors that send to each other.
                     del runq[0]
                     if due is not port:
-                        switch(due.waiter)
+                        switch(due.cell.waiter)
                 else:
                     first = due = None  # this frame would keep it alive
                     self._give_way()
         except BaseException as error:
             # No "finally", nor a second "try": each takes more of the stack, which switches copy.
-            port.waiter = None
+            port.cell.waiter = None
             if port.state != DEAD:
                 port.state = RUNNING
             if due is not None and due is not port and due.state == QUEUED:  # struck before the other was resumed
                 self.runq += (due,)
             self._struck(port, error)
             raise
-        port.waiter = None
+        port.cell.waiter = None
         if port.state != DEAD:
             port.state = RUNNING
 
@@ -77,7 +77,7 @@ class GivingWay(Deaths):
         """Handle what was raised where a port's greenlet waited. The caller raises it again, unless this does."""
         # A foreign Timeout struck a port that was killed before the hub ended it: it leaves
         # receive, and its code may block elsewhere.
-        if port.dying is not None:
+        if port.cell.dying is not None:
             self.doom(port)
         if isinstance(error, LoopExit):
             raise EndlessWaitError from error
@@ -98,14 +98,14 @@ class GivingWay(Deaths):
     def visit_hub(self, port: Port, current: greenlet) -> None:
         """Switch to the hub, so that sockets and timers run, from a greenlet that always finds a message."""
         try:
-            port.waiter = current
+            port.cell.waiter = current
             port.state = QUEUED
             current.aemp_resumed = True  # type: ignore[attr-defined]  # as in wait()
             self.runq += (port,)
             self.hub.switch()
         finally:
-            port.waiter = None
+            port.cell.waiter = None
             if port.state != DEAD:
                 port.state = RUNNING
-                if port.dying is not None:  # the hub may have passed it over, because it was queued
+                if port.cell.dying is not None:  # the hub may have passed it over, because it was queued
                     self.doom(port)

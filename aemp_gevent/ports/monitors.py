@@ -105,12 +105,13 @@ class KillMonitor(Monitor):
     __slots__ = ("_victim",)
 
     def __init__(self, monitored: Monitored | None, victim: Port) -> None:
-        super().__init__(monitored, victim.scheduler.kill, None, victim.scheduler)
+        scheduler = victim.cell.scheduler
+        super().__init__(monitored, scheduler.kill, None, scheduler)
         self._victim = victim
 
     def died(self, reason: Reason) -> bool:
         if Monitor.died(self, reason):  # compiled, a call of a C function
-            self._victim.scheduler.kill(self._victim, reason)
+            self._victim.cell.scheduler.kill(self._victim, reason)
         return False
 
 

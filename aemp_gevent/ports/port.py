@@ -1,25 +1,25 @@
 # SPDX-License-Identifier: MIT
-"""The port itself: its mailbox and its state; and the jobs that monitor it or run in its context.
+"""The port itself: its mailbox, its state and its cell; and the jobs that monitor it or run in its context.
 
-A :class:`Port` is data. The :mod:`scheduler <aemp_gevent.ports.scheduler>`, the file to read next, moves it from
-one state to the next. Ports and jobs know each other, so both are defined here.
+A :class:`Port` is data: what others need to send to it and to monitor it. What running it takes is in its
+:class:`Cell`, most of which no port has before its first message. The
+:mod:`scheduler <aemp_gevent.ports.scheduler>`, the file to read next, moves a port from one state to the next. Ports,
+cells and jobs know each other, so all are defined here.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextvars import Context
-from itertools import chain
-from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 from aemp_gevent.ports.handlers import Handlers
+from aemp_gevent.ports.inboxes import TracedInbox, WrittenInbox
 from aemp_gevent.ports.patterns import Handler, Message
 from aemp_gevent.ports.reasons import Reason
 from aemp_gevent.ports.timer_queue import TimerQueue
 from aemp_gevent.runtime.totals import Totals
-from aemp_gevent.runtime.tracing import TRACING
 
 if TYPE_CHECKING:
     from greenlet import greenlet
@@ -40,13 +40,10 @@ JOB = 4
 REMOTE = 5
 """Not a port of this node but a :class:`~aemp_gevent.peers.remote_port.RemotePort`, in the same table."""
 
-NOWHERE: deque[Message] = deque(maxlen=0)
-"""The mailbox of killed ports: what is appended vanishes, at no cost to the senders' hot path."""
-
 STARTED = True
-"""``Port.main`` while its own greenlet runs the body. ``receive`` serves the port's handlers there."""
+"""``Cell.main`` while its own greenlet runs the body. ``receive`` serves the port's handlers there."""
 INSIDE = False
-"""``Port.main`` while that greenlet is inside a handler. ``receive`` serves no handlers there."""
+"""``Cell.main`` while that greenlet is inside a handler. ``receive`` serves no handlers there."""
 
 
 class Due:
@@ -180,11 +177,63 @@ class PortHost(Protocol):
         """End a port's life now."""
 
 
+class Cell:
+    """What a scheduler needs to run one port, beside the port itself, which others address.
+
+    Most ports of a large node wait for their first message. They share one cell, their scheduler's *blank* one, in
+    which nothing is stored. So whatever a port's cell is, it can be read. Before anything is stored in it,
+    :func:`activate` gives the port a cell of its own, which it keeps.
+    """
+
+    __slots__ = ("dying", "handlers", "inbox", "is_blank", "main", "runner", "scheduler", "waiter")
+
+    is_blank: bool
+    """Whether it is the scheduler's blank one."""
+    scheduler: PortHost
+    inbox: deque[Message] | None
+    """The messages that the port still has to handle. Only its holder takes from it."""
+    handlers: Handlers | None
+    waiter: greenlet | None
+    """The greenlet that waits in ``receive`` and is resumed when something happens."""
+    runner: greenlet | None
+    """The greenlet that is inside, or was last."""
+    dying: Reason | None
+    """The reason of the first kill; None before it."""
+    main: tuple[Handler, Message, bool] | bool | None
+    """A body that is to be started (function, arguments, whether its end is the port's), one of
+    :data:`STARTED` and :data:`INSIDE`, or None for a port without a greenlet of its own."""
+
+
+def blank_cell(scheduler: PortHost) -> Cell:
+    """Return the cell that ports of a scheduler have before their first use."""
+    cell = Cell()
+    cell.is_blank = True
+    cell.scheduler = scheduler
+    cell.inbox = cell.handlers = cell.waiter = cell.runner = cell.dying = cell.main = None
+    return cell
+
+
+def activate(port: Port) -> Cell:
+    """Return a port's own cell, which is made if it has the blank one."""
+    cell = port.cell
+    if not cell.is_blank:
+        return cell
+    # As in Port.append: make, then test, then store. Without an __init__, which would take twice as long.
+    made = Cell()
+    made.is_blank = False
+    made.scheduler = cell.scheduler
+    made.inbox = made.handlers = made.waiter = made.runner = made.dying = made.main = None
+    if port.cell is cell:
+        port.cell = made
+        return made
+    return port.cell
+
+
 class Port(Receiver):
     """Something that receives messages. It lives in one node, and dies once.
 
-    A port takes 128 bytes, so what only few ports have is kept elsewhere. The
-    inbox, another 700 bytes, is made when the first message comes.
+    A port takes 80 bytes, so what only few ports have is kept elsewhere. Its own :class:`Cell`, 100 bytes, and the
+    inbox, another 700 bytes, are made when the first message comes.
     """
 
     context: Context | None = None
@@ -199,40 +248,35 @@ class Port(Receiver):
     asked: str = ""
     """The ID of the node that was asked, which may kill the port to refuse; ``""``: no node was asked."""
 
-    __slots__ = (
-        "default",
-        "dying",
-        "handlers",
-        "inbox",
-        "main",
-        "runner",
-        "scheduler",
-        "waiter",
-    )
+    __slots__ = ("cell", "default")
 
-    def __init__(self, port_id: str, scheduler: PortHost, default: Handler) -> None:
+    def __init__(self, port_id: str, blank: Cell, default: Handler) -> None:
         self.id = port_id
-        self.scheduler = scheduler
+        self.cell = blank
+        """What runs it. Code that is seldom run reads it by the properties below, each of which is a call."""
         self.default = default
         """Called with the messages that no handler matches."""
         self.state = IDLE
-        self.inbox: deque[Message] | None = None
-        """The messages that the port still has to handle. Only its holder takes from it."""
         self.mailbox: Mailbox = self
-        """Senders append to this: the inbox, or :data:`NOWHERE` once the port was killed. Before the first
-        message it is the port itself, whose ``append`` makes the inbox."""
-        self.handlers: Handlers | None = None
-        self.waiter: greenlet | None = None
-        """The greenlet that waits in ``receive`` and is resumed when something happens."""
-        self.runner: greenlet | None = None
-        """The greenlet that is inside, or was last."""
-        self.dying: Reason | None = None
-        """The reason of the first kill; None before it."""
+        """Senders append to this: the inbox, or :data:`~aemp_gevent.ports.inboxes.NOWHERE` once the port was killed.
+        Before the first message it is the port itself, whose ``append`` makes the inbox."""
         self.monitors: Job | dict[Job, None] | None = None
         """The monitors of its death: none, one (the usual case, at no cost), or several."""
-        self.main: tuple[Handler, Message, bool] | bool | None = None
-        """A body that is to be started (function, arguments, whether its end is the port's), one of
-        :data:`STARTED` and :data:`INSIDE`, or None for a port without a greenlet of its own."""
+
+    @property
+    def scheduler(self) -> PortHost:
+        """What runs it."""
+        return self.cell.scheduler
+
+    @property
+    def inbox(self) -> deque[Message] | None:
+        """The messages that it still has to handle."""
+        return self.cell.inbox
+
+    @property
+    def dying(self) -> Reason | None:
+        """The reason of the first kill; None before it."""
+        return self.cell.dying
 
     def append(self, message: Message) -> None:
         """Take the first message. This is the mailbox's part of ``snd``."""
@@ -240,15 +284,17 @@ class Port(Receiver):
         # and the mailbox made there must not be overwritten: make, then test, then store,
         # with no call between test and store.
         made: deque[Message] = make_inbox(self) if _are_traced else deque()
+        cell = activate(self)
         if self.mailbox is self:
-            self.inbox = self.mailbox = made
+            cell.inbox = self.mailbox = made
         self.mailbox.append(message)
         if not self.state:  # the hub served it in vain while this, another thread, made the deque
-            self.scheduler.enqueue(self)
+            cell.scheduler.enqueue(self)
 
     def divert_inbox(self) -> None:
         """Take the inbox away from the runner that is serving it. The port keeps its messages."""
-        inbox = self.inbox
+        cell = self.cell
+        inbox = cell.inbox
         if inbox is None:
             return
         diverted = inbox.emptied() if isinstance(inbox, WrittenInbox) else deque[Message]()
@@ -256,7 +302,7 @@ class Port(Receiver):
         # test and store, because kil() in another thread stores here, too.
         if self.mailbox is inbox:
             self.mailbox = diverted
-        self.inbox = diverted
+        cell.inbox = diverted
         diverted.extendleft(reversed(inbox))
         inbox.clear()
 
@@ -273,8 +319,8 @@ class ContextPort(Port):
 
     __slots__ = ("context",)
 
-    def __init__(self, port_id: str, scheduler: PortHost, default: Handler, context: Context) -> None:
-        super().__init__(port_id, scheduler, default)
+    def __init__(self, port_id: str, blank: Cell, default: Handler, context: Context) -> None:
+        super().__init__(port_id, blank, default)
         self.context = context
 
 
@@ -285,8 +331,8 @@ class ReplyPort(Port):
 
     __slots__ = ("asked",)
 
-    def __init__(self, port_id: str, scheduler: PortHost, default: Handler) -> None:
-        super().__init__(port_id, scheduler, default)
+    def __init__(self, port_id: str, blank: Cell, default: Handler) -> None:
+        super().__init__(port_id, blank, default)
         self.asked = ""
 
 
@@ -295,8 +341,8 @@ class SpawnedPort(Port):
 
     __slots__ = ("parent",)
 
-    def __init__(self, port_id: str, scheduler: PortHost, default: Handler) -> None:
-        super().__init__(port_id, scheduler, default)
+    def __init__(self, port_id: str, blank: Cell, default: Handler) -> None:
+        super().__init__(port_id, blank, default)
         self.parent = ""
 
 
@@ -305,99 +351,12 @@ class AttachedPort(Port):
 
     __slots__ = ("before", "is_left")
 
-    def __init__(self, port_id: str, scheduler: PortHost, default: Handler) -> None:
-        super().__init__(port_id, scheduler, default)
+    def __init__(self, port_id: str, blank: Cell, default: Handler) -> None:
+        super().__init__(port_id, blank, default)
         self.is_left = False
         """Whether the block was left, so that no greenlet gets this context back."""
         self.before: Port | None = None
         """The context that the greenlet had before, and gets back."""
-
-
-_append = deque[Message].append
-
-
-class WrittenInbox(deque[Message]):
-    """An inbox whose ``append`` is written in Python, where threads can switch. A base class.
-
-    Subclasses, not tests in ``snd``, so that ports with a plain deque pay nothing. What they add, they add by
-    :meth:`put`, so that a message whose thread stopped in ``append`` is not lost when the port's inbox is diverted.
-
-    Args:
-        port: The port.
-    """
-
-    def __init__(self, port: Port) -> None:
-        super().__init__()
-        self._port = port
-
-    def emptied(self) -> WrittenInbox:
-        """Return an empty inbox of the same kind."""
-        return type(self)(self._port)
-
-    def put(self, element: Any) -> None:
-        """Add to what is the port's inbox by now; nothing, if the port was killed meanwhile."""
-        port = self._port
-        if port.mailbox is not NOWHERE:
-            _append(port.inbox, element)  # type: ignore[arg-type]  # this, or what this was diverted to
-            if not port.state:  # as in Port.append
-                port.scheduler.enqueue(port)
-
-
-class BoundedMailbox(WrittenInbox):
-    """A mailbox that calls ``overflow`` instead of growing past ``limit`` messages."""
-
-    def __init__(self, port: Port, limit: int, overflow: Callable[[], None]) -> None:
-        super().__init__(port)
-        self._limit = limit
-        self._overflow = overflow
-
-    def emptied(self) -> BoundedMailbox:
-        """Return an empty mailbox with the same bound."""
-        return BoundedMailbox(self._port, self._limit, self._overflow)
-
-    def append(self, message: Message) -> None:
-        if len(self) < self._limit:
-            self.put(message)
-        else:
-            self._overflow()
-
-
-_iterate = deque[Message].__iter__
-_first = itemgetter(0)
-
-
-class TracedInbox(WrittenInbox):
-    """An inbox that keeps the trace in which each message was sent, and continues in it when the message is taken.
-
-    Its elements are pairs of a message and a trace, so that a message is added with its trace in one step, whichever
-    thread sends it. Code that takes or reads messages sees only these; ``extendleft`` and ``reversed`` move the pairs.
-    """
-
-    def append(self, message: Message) -> None:
-        tracer = TRACING.tracer
-        self.put((message, None if tracer is None else tracer.current()))
-
-    def popleft(self) -> Message:
-        message, trace = super().popleft()
-        self._arrived(trace)
-        return message  # type: ignore[no-any-return]  # an element of a pair
-
-    def __getitem__(self, index: Any) -> Any:
-        return super().__getitem__(index)[0]
-
-    def __iter__(self) -> Iterator[Message]:
-        # All at once, as deques are copied: another thread may add a message in the middle of a loop.
-        return iter(list(map(_first, chain.from_iterable(map(_iterate, (self,))))))
-
-    def __delitem__(self, index: Any) -> None:
-        _message, trace = super().__getitem__(index)
-        super().__delitem__(index)
-        self._arrived(trace)
-
-    def _arrived(self, trace: object) -> None:
-        tracer = TRACING.tracer
-        if tracer is not None:
-            tracer.arrived(trace)
 
 
 _are_traced = False

@@ -1,5 +1,5 @@
 from aemp_gevent.ports.c_calls cimport PURE, get_ident, getcurrent, popleft
-from aemp_gevent.ports.port cimport Port
+from aemp_gevent.ports.port cimport Cell, Port
 from aemp_gevent.ports.scheduler cimport Scheduler
 from aemp_gevent.ports.runner cimport Runner
 from aemp_gevent.ports.timer_queue cimport TimerQueue

@@ -50,7 +50,7 @@ class Deadline:
         self.expired = False
         self._port = port
         self._due = due
-        self._timers = port.scheduler.timers
+        self._timers = port.cell.scheduler.timers
         self._timer = self._timers.new()
 
     def start(self) -> None:
@@ -63,8 +63,8 @@ class Deadline:
     def _expire(self) -> None:  # on the hub
         self.expired = True
         port = self._port
-        if port.waiter is not None and not port.state:
-            port.scheduler.enqueue(port)
+        if port.cell.waiter is not None and not port.state:
+            port.cell.scheduler.enqueue(port)
 
 
 def receive(*patterns: Pattern, timeout: Seconds | None = None, default: Any = _RAISE) -> Any:
@@ -97,27 +97,22 @@ def receive(*patterns: Pattern, timeout: Seconds | None = None, default: Any = _
         port = runner.aemp_port
     else:
         port = getattr(current, "aemp_port", None)
-    if (
-        port is not None
-        and not patterns
-        and timeout is None
-        and port.handlers is None
-        and port.runner is current
-        and port.state == RUNNING
-    ):
-        # By far the most common case: an actor takes its next message. receive_for would do the
-        # same in twice the time.
-        scheduler: Scheduler = port.scheduler  # type: ignore[assignment]  # the only kind of PortHost
-        while port.dying is None:
-            inbox = port.inbox
-            if inbox:
-                scheduler.credit -= 1
-                if scheduler.credit <= 0 and scheduler.turn_is_over():
-                    scheduler.visit_hub(port, current)
-                    continue
-                scheduler.scan = None
-                return inbox.popleft() if PURE else popleft(inbox)
-            scheduler.wait(port, current, 0)
+    if port is not None and not patterns and timeout is None:
+        cell = port.cell
+        if cell.handlers is None and cell.runner is current and port.state == RUNNING:
+            # By far the most common case: an actor takes its next message. receive_for would do the
+            # same in twice the time.
+            scheduler: Scheduler = cell.scheduler  # type: ignore[assignment]  # the only kind of PortHost
+            while cell.dying is None:
+                inbox = cell.inbox
+                if inbox:
+                    scheduler.credit -= 1
+                    if scheduler.credit <= 0 and scheduler.turn_is_over():
+                        scheduler.visit_hub(port, current)
+                        continue
+                    scheduler.scan = None
+                    return inbox.popleft() if PURE else popleft(inbox)
+                scheduler.wait(port, current, 0)
     limit = to_seconds(timeout, "receive()")
     try:
         return receive_for(port or require_port("receive()"), match_any_of(patterns), limit)
@@ -152,8 +147,9 @@ def get_cond(predicate: Callable[..., Any], timeout: Seconds | None = None) -> M
 def receive_for(port: Port, matches: Matcher | None, timeout: float | None) -> Message:
     """Receive for a port that this greenlet holds. :func:`receive` and code that waits for answers call it."""
     current = getcurrent()
-    scheduler: Scheduler = port.scheduler  # type: ignore[assignment]  # the only kind of PortHost
-    if port.runner is not current or port.state != RUNNING or get_ident() != scheduler.thread:
+    cell = port.cell
+    scheduler: Scheduler = cell.scheduler  # type: ignore[assignment]  # the only kind of PortHost
+    if cell.runner is not current or port.state != RUNNING or get_ident() != scheduler.thread:
         _check_holder(port)
     scanned = 0  # how many messages at the front of the inbox do not match
     seen: list[Message] = []  # those, and perhaps the next ones
@@ -163,14 +159,14 @@ def receive_for(port: Port, matches: Matcher | None, timeout: float | None) -> M
         if timeout > 0:
             ends = monotonic() + timeout
         else:
-            in_time = len(port.inbox or ())
+            in_time = len(cell.inbox or ())
     deadline: Deadline | None = None
     try:
         while True:
-            inbox = port.inbox
-            if inbox and port.dying is not None:
+            inbox = cell.inbox
+            if inbox and cell.dying is not None:
                 scheduler.doom(port)  # handlers, predicates and the caller may block
-            if inbox and matches is None and port.handlers is None and in_time is None:
+            if inbox and matches is None and cell.handlers is None and in_time is None:
                 # Any message will do, such as an answer: the same as below in half the time.
                 scheduler.credit -= 1
                 if scheduler.credit <= 0 and scheduler.turn_is_over():
@@ -185,7 +181,7 @@ def receive_for(port: Port, matches: Matcher | None, timeout: float | None) -> M
                     in_time -= 1
                 message = seen[scanned] if scanned < len(seen) else _look_at(inbox, scanned, seen)
                 scheduler.scan = seen
-                served = port.main is STARTED and port.handlers is not None and _serve(port, message, scanned, seen)
+                served = cell.main is STARTED and cell.handlers is not None and _serve(port, message, scanned, seen)
                 matched = not served and (matches is None or matches(message))
                 # Handlers and predicates may have received, too, which shifts the inbox.
                 shifted = scheduler.scan is not seen
@@ -199,18 +195,18 @@ def receive_for(port: Port, matches: Matcher | None, timeout: float | None) -> M
                     return message
                 if shifted:
                     scanned = _scan_again(port, seen, scanned)
-                    inbox = port.inbox
+                    inbox = cell.inbox
                 is_over = ends is not None and monotonic() >= ends if deadline is None else deadline.expired
                 if is_over and in_time is None:
                     in_time = _let_in(port, current) - scanned
-                    inbox = port.inbox
+                    inbox = cell.inbox
             # In this order: a message in the inbox comes before a kill and a timeout that
             # came after it, or in the same loop iteration.
             if port.state == DEAD:
-                raise PortKilled(*(port.dying or ()))
-            if port.dying is not None:
-                scheduler.die(port, port.dying)
-                raise PortKilled(*port.dying)
+                raise PortKilled(*(cell.dying or ()))
+            if cell.dying is not None:
+                scheduler.die(port, cell.dying)
+                raise PortKilled(*cell.dying)
             if timeout is not None:
                 if ends is None or in_time is not None:
                     raise ReceiveTimeout(timeout)
@@ -235,19 +231,20 @@ def receive_for(port: Port, matches: Matcher | None, timeout: float | None) -> M
 
 def _let_in(port: Port, current: greenlet) -> int:
     """Give way until what sockets and timers have brought so far is delivered; return how many messages there are."""
-    scheduler = port.scheduler
+    cell = port.cell
+    scheduler = cell.scheduler
     # Twice: in the first round of the loop this greenlet may be resumed before all callbacks were made.
     for _ in range(2):
         moment = Deadline(port, monotonic())
         try:
             moment.start()
-            while not moment.expired and port.dying is None:
-                scheduler.wait(port, current, len(port.inbox or ()))
+            while not moment.expired and cell.dying is None:
+                scheduler.wait(port, current, len(cell.inbox or ()))
         finally:
             moment.close()
-    if port.dying is not None and port.state != DEAD:
+    if cell.dying is not None and port.state != DEAD:
         scheduler.doom(port)  # the caller looks at what is left, and may block
-    return len(port.inbox or ())
+    return len(cell.inbox or ())
 
 
 def _look_at(inbox: deque[Message], index: int, seen: list[Message]) -> Message:
@@ -267,8 +264,9 @@ def _look_at(inbox: deque[Message], index: int, seen: list[Message]) -> Message:
 
 def _take(port: Port, message: Message, index: int) -> bool:
     """Remove a message from a port's inbox; return whether it was still there. ``index`` is its last known place."""
-    inbox = port.inbox
-    port.scheduler.scan = None  # an outer receive, whose predicate calls this one, looks again
+    cell = port.cell
+    inbox = cell.inbox
+    cell.scheduler.scan = None  # an outer receive, whose predicate calls this one, looks again
     if inbox and index < len(inbox) and inbox[index] is message:  # nearly always
         del inbox[index]
         return True
@@ -288,18 +286,19 @@ def _scan_again(port: Port, seen: list[Message], scanned: int) -> int:
         scanned: How many of them did not match.
     """
     known = set(map(id, seen[:scanned]))
-    front = list(port.inbox or ())[:scanned]
+    front = list(port.cell.inbox or ())[:scanned]
     seen[:] = itertools.takewhile(lambda message: id(message) in known, front)
     return len(seen)
 
 
 def _check_holder(port: Port) -> None:
     """Raise unless this greenlet may receive for the port."""
-    if get_ident() != port.scheduler.thread:
-        port.scheduler.check_thread("receive()")
+    cell = port.cell
+    if get_ident() != cell.scheduler.thread:
+        cell.scheduler.check_thread("receive()")
     if port.state == DEAD:
-        raise PortKilled(*(port.dying or ()))
-    if port.runner is not getcurrent() or port.state != RUNNING:
+        raise PortKilled(*(cell.dying or ()))
+    if cell.runner is not getcurrent() or port.state != RUNNING:
         raise ReceiverBusyError(port.id, "this greenlet only borrows its context (psub, peval, a callback)")
 
 
@@ -307,10 +306,11 @@ def _serve(port: Port, message: Message, index: int, seen: list[Message]) -> boo
     """Give a message to the handlers that match it. An exception in one of them kills the port."""
     served = False
     failure: BaseException | None = None
-    scheduler = port.scheduler
-    port.main = INSIDE
+    cell = port.cell
+    scheduler = cell.scheduler
+    cell.main = INSIDE
     try:
-        calls = port.handlers.find(message) if port.handlers is not None else []
+        calls = cell.handlers.find(message) if cell.handlers is not None else []
         shifted = scheduler.scan is not seen  # a pattern's predicate may have received
         if calls and _take(port, message, index):
             served = True
@@ -321,11 +321,11 @@ def _serve(port: Port, message: Message, index: int, seen: list[Message]) -> boo
                 call()
     except BaseException as error:  # noqa: BLE001
         failure = error
-    port.main = STARTED
+    cell.main = STARTED
     if failure is not None:
         scheduler.fail(port, failure)
         try:
-            raise PortKilled(*(port.dying or ())) from failure
+            raise PortKilled(*(cell.dying or ())) from failure
         finally:
             failure = None  # its traceback has this frame: a reference cycle, which would keep the message alive
     return served

@@ -27,9 +27,10 @@ from aemp_gevent.ports.blame import blame
 from aemp_gevent.ports.deaths import NOBODY
 from aemp_gevent.ports.giving_way import GivingWay
 from aemp_gevent.ports.handlers import is_done
+from aemp_gevent.ports.inboxes import NOWHERE
 from aemp_gevent.ports.jobs import A_JOB
 from aemp_gevent.ports.pacing import FIRST_LOOK, SLICE
-from aemp_gevent.ports.port import DEAD, IDLE, NOWHERE, QUEUED, REMOTE, RUNNING, STARTED, Job, Port, PortsOwner
+from aemp_gevent.ports.port import DEAD, IDLE, QUEUED, REMOTE, RUNNING, STARTED, Job, Port, PortsOwner, activate
 from aemp_gevent.ports.runner import Runner
 from aemp_gevent.ports.timer_queue import TimerQueue
 from aemp_gevent.runtime import forking
@@ -140,16 +141,17 @@ class Scheduler(GivingWay):
         deaths = self._deaths
         while deaths:
             port = deaths[0]
-            if port.state != RUNNING or port.dying is None:
+            cell = port.cell
+            if port.state != RUNNING or cell.dying is None:
                 # Its handler ended meanwhile, so it is dead or about to die. Or the kill was struck in the middle.
                 del deaths[0]
                 continue
-            holder = port.runner
+            holder = cell.runner
             # An attached greenlet is not ours: its next blocking call of ours raises.
             is_inside = isinstance(holder, Runner) and holder.at is port and not holder.dead
-            killed = PortKilled(*port.dying)
+            killed = PortKilled(*cell.dying)
             try:
-                self.die(port, port.dying)  # first, so that the greenlet's finally blocks find it dead
+                self.die(port, cell.dying)  # first, so that the greenlet's finally blocks find it dead
             finally:
                 if port.state == DEAD:  # otherwise the next pump tries again
                     del deaths[0]
@@ -198,39 +200,46 @@ class Scheduler(GivingWay):
                             break
                     continue
                 port = due
-                if port.waiter is not None:
+                cell = port.cell
+                if cell.waiter is not None:
                     was_struck = True
                     try:
-                        was_struck = self._park(runner, port.waiter)
+                        was_struck = self._park(runner, cell.waiter)
                     finally:
                         if was_struck and port.state == QUEUED:  # its greenlet may not have been resumed
                             self.runq += (port,)
                     references = getrefcount(runner)  # some greenlets that switched to it wait for their next turn
                     continue
+                if cell.is_blank:  # its sender was struck, or is another thread that did not come to the mailbox yet
+                    try:
+                        cell = activate(port)
+                    except BaseException:
+                        runq += (port,)
+                        raise
                 failure = own_context = None
                 room = SLICE
                 step = left = FIRST_LOOK
                 try:
                     port.state = RUNNING
-                    port.runner = runner
+                    cell.runner = runner
                     runner.at = runner.aemp_port = port
                     own_context = None if type(port) is Port else port.context
                     if own_context is not None:
                         runner.gr_context = own_context
-                    if port.dying is not None and (port.inbox or port.main is not None):
+                    if cell.dying is not None and (cell.inbox or cell.main is not None):
                         self.doom(port)  # its handlers, or its init function, may block
-                    inbox = port.inbox
-                    if port.main is not None:
+                    inbox = cell.inbox
+                    if cell.main is not None:
                         self._run_main(port)
                         # An init function may have given the port a body, which receives these messages.
-                        inbox = port.inbox if port.main is None else None
+                        inbox = cell.inbox if cell.main is None else None
                     while inbox:
                         message = inbox.popleft() if is_pure else take(inbox)  # which tracing overrides
-                        handlers = port.handlers
+                        handlers = cell.handlers
                         if handlers is None or not handlers.serve(message):
                             value = port.default(*message)
                             if value is not None and is_done(port.default, value):
-                                self.die(port, port.dying or ())
+                                self.die(port, cell.dying or ())
                         left -= 1
                         if not left:
                             room -= step
@@ -240,11 +249,11 @@ class Scheduler(GivingWay):
                     self.credit -= step - left
                     if port.state == RUNNING:
                         port.state = IDLE
-                        if port.inbox:
+                        if cell.inbox:
                             self.enqueue(port)
-                        elif port.dying is not None:
-                            self.die(port, port.dying)
-                        elif port.main is not None:  # its handler gave the port a body
+                        elif cell.dying is not None:
+                            self.die(port, cell.dying)
+                        elif cell.main is not None:  # its handler gave the port a body
                             self.enqueue(port)
                 except BaseException as error:  # noqa: BLE001
                     failure = error  # handled below, because nothing may switch inside an except block
@@ -258,13 +267,13 @@ class Scheduler(GivingWay):
                         )
                         if port.state != DEAD:  # struck again: the hub ends the port
                             self._leave(port)
-                port.runner = None
+                cell.runner = None
                 if context or own_context is not None:
                     context = runner.gr_context = Context()
                 if runner.aemp_resumed or left_behind or getrefcount(runner) != references:
                     break
             # An idle runner's frame would keep these alive.
-            due = port = own_context = job = inbox = message = handlers = value = failure = None
+            due = port = cell = own_context = job = inbox = message = handlers = value = failure = None
             runner.at = runner.aemp_port = None
             if (runq or self._deaths) and not self.pumped:
                 self.ask()
@@ -305,21 +314,22 @@ class Scheduler(GivingWay):
         return True
 
     def _run_main(self, port: Port) -> None:
-        """Run the function in ``port.main``: the body of a port with its own greenlet, or an init function."""
-        if port.dying is not None and port.main[2]:  # type: ignore[index]  # killed before its body began
-            self.die(port, port.dying)
+        """Run the function in a cell's ``main``: the body of a port with its own greenlet, or an init function."""
+        cell = port.cell
+        if cell.dying is not None and cell.main[2]:  # type: ignore[index]  # killed before its body began
+            self.die(port, cell.dying)
             return
         self.credit -= 1  # otherwise bodies that start bodies would keep the hub from running
-        function, args, ends_port = port.main  # type: ignore[misc]  # a queued port's main is never a bool
+        function, args, ends_port = cell.main  # type: ignore[misc]  # a queued port's main is never a bool
         # An init function runs like a handler: ``receive`` in it serves no others.
-        port.main = STARTED if ends_port else None
+        cell.main = STARTED if ends_port else None
         try:
             function(*args)
         except BaseException as error:
             blame(error, function, "function")
             raise
         if ends_port:
-            self.die(port, () if port.dying is None else port.dying)
+            self.die(port, () if cell.dying is None else cell.dying)
 
     def _run_job(self, runner: Runner, job: Job) -> None:
         self.credit -= 1
@@ -357,18 +367,20 @@ class Scheduler(GivingWay):
         waiting: set[object] = {current}
         for port in self.ports.values():
             if port.state != REMOTE:
-                waiting.add(port.waiter)
+                cell = port.cell
+                waiting.add(cell.waiter)
                 port.state = DEAD
                 port.mailbox = NOWHERE
-                port.dying = port.dying or ()
+                cell.dying = cell.dying or ()  # also in the blank cell, which no port of the child gets any more
         # The code that forked may come back to the runner's loop, which must find nothing to do. What is
         # appended from now on vanishes.
         served = current.at if isinstance(current, Runner) else None
         if isinstance(current, Runner):
             current.at = None
-        if served is not None and served.inbox:
-            forking.keep(list(served.inbox))
-            served.inbox.clear()
+        inbox = None if served is None else served.inbox
+        if inbox:
+            forking.keep(list(inbox))
+            inbox.clear()
         for queue in (self.runq, self.jobs, self._deaths, self._pool):
             queue.clear()
         self.runq = deque(maxlen=0)

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
+from aemp_gevent.ports.inboxes import NOWHERE
 from aemp_gevent.ports.patterns import Message
-from aemp_gevent.ports.port import NOWHERE, Port, make_inbox
+from aemp_gevent.ports.port import Port, activate, make_inbox
 
 
 class MailboxTap:
@@ -27,11 +28,12 @@ class MailboxTap:
         self._port = tapped = cast("Any", port)  # Any: its mailbox has no type for a tap, which few ports have
         self._see = see
         made = make_inbox(port)
+        cell = activate(port)
         # Tests and stores are one step for other threads, as in Port.append.
         if tapped.mailbox is tapped:
-            tapped.inbox = made
+            cell.inbox = made
             tapped.mailbox = self
-        if tapped.mailbox is tapped.inbox:
+        if tapped.mailbox is cell.inbox:
             tapped.mailbox = self
 
     def append(self, message: Message) -> None:
@@ -39,12 +41,12 @@ class MailboxTap:
         self._see(message)
         port = self._port
         if port.mailbox is not NOWHERE:  # as in WrittenInbox.put
-            port.inbox.append(message)
+            port.cell.inbox.append(message)
             if not port.state:
-                port.scheduler.enqueue(port)
+                port.cell.scheduler.enqueue(port)
 
     def close(self) -> None:
         """Give the port its own mailbox back."""
         port = self._port
         if port.mailbox is self:
-            port.mailbox = port.inbox
+            port.mailbox = port.cell.inbox

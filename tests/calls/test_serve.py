@@ -81,7 +81,7 @@ def test_a_function_of_an_actor_is_served_while_it_receives(nodes):
         got.append(receive("stop"))
 
     port = server.port_async(body)
-    wait_until(lambda: server.scheduler.table.find(port).handlers is not None)
+    wait_until(lambda: server.scheduler.table.find(port).cell.handlers is not None)
     assert caller.call(port, "double", 4, timeout=WAIT) == 8
     caller.snd(port, "stop")
     wait_until(lambda: got)

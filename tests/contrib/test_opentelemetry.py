@@ -20,7 +20,8 @@ import pytest
 from aemp_gevent import CallTimeout, Node, PortDied, RemoteError, receive, spawnable
 from aemp_gevent.calls import header
 from aemp_gevent.calls.serve import ReplyPortID
-from aemp_gevent.ports.port import TracedInbox
+from aemp_gevent.ports.inboxes import TracedInbox
+from aemp_gevent.ports.port import activate
 from aemp_gevent.runtime.tracing import TRACING, trace_in
 from aemp_gevent.testing import wait_until
 from aemp_gevent.wire.greeting import Greeting
@@ -624,7 +625,7 @@ def test_message_of_another_thread_comes_between_no_message_and_its_trace(monkey
     monkeypatch.setattr(TRACING, "tracer", tracer)
     node = Node()
     owner = node.scheduler.ports[node.port()]
-    owner.inbox = owner.mailbox = inbox = TracedInbox(owner)
+    activate(owner).inbox = owner.mailbox = inbox = TracedInbox(owner)
 
     def strike(frame: Any, event: str, _arg: object) -> Any:
         if frame.f_code is TracedInbox.append.__code__ and event == "line":
@@ -651,7 +652,7 @@ def test_message_of_another_thread_comes_between_no_message_and_its_trace(monkey
 def test_traced_inbox_can_be_read_while_another_thread_sends() -> None:
     node = Node()
     owner = node.scheduler.ports[node.port()]
-    owner.inbox = owner.mailbox = inbox = TracedInbox(owner)
+    activate(owner).inbox = owner.mailbox = inbox = TracedInbox(owner)
     inbox.append((1,))
     found = iter(inbox)
     inbox.append((2,))

@@ -12,7 +12,7 @@ import pytest
 
 from aemp_gevent import Node, PortDied, receive
 from aemp_gevent.node import port_view
-from aemp_gevent.ports.port import NOWHERE
+from aemp_gevent.ports.inboxes import NOWHERE
 from aemp_gevent.ports.tap import MailboxTap
 from aemp_gevent.testing import wait_until
 from tests.support.helpers import Proxy

@@ -168,7 +168,7 @@ def test_a_refused_rcv_changes_nothing(node, args):
     with pytest.raises(TypeError):
         node.rcv(port.id, *args)
     assert port.default is default
-    assert port.handlers is None
+    assert port.cell.handlers is None
 
 
 @pytest.mark.parametrize(("which", "error", "remedy"), NOT_HERE)

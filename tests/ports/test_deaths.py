@@ -236,7 +236,7 @@ def test_a_greenlet_that_a_timeout_drives_out_of_the_receive_of_a_killed_port_is
 
     port = monitored(node, node.port_async(body), log)
     settle(node)
-    waiter = ports_of(node)[port].waiter
+    waiter = ports_of(node)[port].cell.waiter
 
     def collide():
         node.kil(port, "reason")
@@ -387,7 +387,7 @@ def test_a_kill_from_outside_by_gevent_is_an_abnormal_death(node, log):
     port = monitored(node, node.port(callback), log)
     node.snd(port)
     settle(node)
-    runner = ports_of(node)[port].runner
+    runner = ports_of(node)[port].cell.runner
     on_hub(lambda: runner.throw(greenlet.GreenletExit))
     settle(node)
     assert log == [("died", "die", "GreenletExit")]

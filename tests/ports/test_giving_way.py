@@ -219,7 +219,7 @@ def test_attaching_the_hub_is_refused(node, log):
 def test_a_stray_switch_into_a_waiting_greenlet_does_no_harm(node, log):
     port = node.port_async(lambda: log.append(receive("tag")))
     settle(node)
-    waiter = ports_of(node)[port].waiter
+    waiter = ports_of(node)[port].cell.waiter
     on_hub(lambda: waiter.switch("stray"))
     settle(node)
     assert log == []

@@ -10,12 +10,13 @@ import pytest
 from aemp_gevent.errors import PortExistsError
 from aemp_gevent.ports.port import REMOTE, Port
 from aemp_gevent.ports.port_table import PortTable
+from aemp_gevent.ports.scheduler import Scheduler
 
 
 def entered(table: PortTable, *ids: str) -> list[Any]:
     """Make ports that do nothing, and add them."""
-    host: Any = None  # nothing runs these
-    ports = [Port(port_id, host, print) for port_id in ids]
+    blank = Scheduler().blank
+    ports = [Port(port_id, blank, print) for port_id in ids]
     for port in ports:
         table.add(port)
     return ports

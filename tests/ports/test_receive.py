@@ -19,6 +19,7 @@ from aemp_gevent.errors import NoPortContextError, PortKilled, ReceiverBusyError
 from aemp_gevent.ports.context import SELF
 from aemp_gevent.ports.pacing import CREDIT, TURN_SECONDS
 from aemp_gevent.ports.patterns import any_
+from aemp_gevent.ports.port import activate
 from aemp_gevent.ports.receive import get, get_cond, receive
 from tests.support.clocks import use_clock
 from tests.support.helpers import turns, wait_until
@@ -707,7 +708,7 @@ class CountingInbox(deque):
 @pytest.mark.parametrize("burst", [1, 5_000], ids=["one-by-one", "in-bursts"])
 def test_looking_through_a_long_mailbox_takes_steps_in_proportion_to_its_length(node, me, burst):
     port = node.scheduler.ports[me]
-    port.inbox = port.mailbox = inbox = CountingInbox(("noise", number) for number in range(30_000))
+    activate(port).inbox = port.mailbox = inbox = CountingInbox(("noise", number) for number in range(30_000))
     more = [burst] * 4
 
     def sender():

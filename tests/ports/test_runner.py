@@ -325,7 +325,7 @@ def test_idle_runners_keep_nothing_of_the_ports_they_served(node):
         node.snd(port, thing)
         node.snd(port, "tag", thing)
         entry = ports_of(node)[port]
-        found = [weakref.ref(thing), weakref.ref(entry.default), weakref.ref(entry.handlers.find(("tag",))[0])]
+        found = [weakref.ref(thing), weakref.ref(entry.default), weakref.ref(entry.cell.handlers.find(("tag",))[0])]
         settle(node)
         node.kil(port)
         settle(node)

@@ -185,7 +185,7 @@ class Scene:
         works(node)
         # A port that was made, and a greenlet that was attached, just before the interrupt came are what they are.
         ours = gevent.getcurrent()
-        assert [port for port in left_over(node) if port.runner is not ours or port.is_for_answer] == []
+        assert [port for port in left_over(node) if port.cell.runner is not ours or port.is_for_answer] == []
         ours.aemp_port = None  # type: ignore[attr-defined]
         wait_until(lambda: not node.scheduler.timers, within=3, show=lambda: node.scheduler.timers)
 
@@ -251,7 +251,7 @@ def detach_if_attached(node: LocalNode) -> None:
     ours: Any = gevent.getcurrent()
     port = getattr(ours, "aemp_port", None)
     if port is not None:
-        assert (node.scheduler.table.find(port.id), port.runner, port.state) == (port, ours, RUNNING)
+        assert (node.scheduler.table.find(port.id), port.cell.runner, port.state) == (port, ours, RUNNING)
         node.scheduler.die(port, ())
         ours.aemp_port = None
 

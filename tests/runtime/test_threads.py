@@ -218,7 +218,7 @@ def test_an_actor_in_receive_is_woken_and_killed_from_another_thread(node):
 
     port = node.port_async(body)
     node.mon(port, deaths)
-    wait_until(lambda: node.scheduler.table.find(port).waiter is not None)
+    wait_until(lambda: node.scheduler.table.find(port).cell.waiter is not None)
     in_thread(node.snd, port, "hello")
     wait_until(lambda: got == [("hello",)])
     in_thread(node.kil, port, "over")

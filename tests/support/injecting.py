@@ -47,7 +47,7 @@ QUIET = (
 """How the opcodes begin at which no version of CPython runs other code, on what our code uses them for.
 Calls, allocations, jumps back, and whatever drops a user's object may: collections, finalizers, signals."""
 
-QUIET_STORES = {"state", "inbox", "mailbox", "waiter", "pumped", "credit", "idle"}
+QUIET_STORES = {"state", "cell", "inbox", "mailbox", "waiter", "pumped", "credit", "idle"}
 """Attributes that hold nothing whose end anybody hears of: numbers, None, or what another name keeps."""
 
 
