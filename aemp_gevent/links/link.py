@@ -346,7 +346,8 @@ class Link(Outgoing):
         return 0 if self._assembler is None else self._assembler.unfinished
 
     def rest(self) -> None:
-        """Give memory back that only large packets need, unless one has begun."""
+        """Give memory back that only large packets need, that of an unfinished one excepted."""
+        super().rest()
         for reader in (self._decoder, self._assembler):
             if reader is not None:
                 reader.rest()

@@ -17,11 +17,12 @@ from aemp_gevent.links.backlog_transport import BacklogTransport
 from aemp_gevent.links.handshaking import Handshaking, MakeTls
 from aemp_gevent.ports.scheduler import Scheduler
 from aemp_gevent.transport.transport import Transport
-from aemp_gevent.wire import fragments
+from aemp_gevent.wire import fragments, framing_msgpack
 from aemp_gevent.wire.fragments import goes_whole, head_of, order_of
 from aemp_gevent.wire.framing import FRAMINGS
 from aemp_gevent.wire.handshake import Handshake
 from aemp_gevent.wire.limits import Limits
+from aemp_gevent.wire.long_binaries import PartedPacket
 
 
 class Outgoing(Handshaking):
@@ -38,6 +39,7 @@ class Outgoing(Handshaking):
 
     __slots__ = (
         "_encode",
+        "_has_encoded_much",
         "_limits",
         "_sends_fragments",
         "_sent_packets",
@@ -59,6 +61,7 @@ class Outgoing(Handshaking):
         self.send_framing = ""
         self._limits = limits
         self._encode: Any = None
+        self._has_encoded_much = False  # so that the encoder has more memory than it usually needs
         self._unchecked = self._usually_unchecked = limits.unchecked_bytes
         self._sends_fragments = False
         self._sent_packets = 0  # when that was asked for the last time
@@ -66,10 +69,17 @@ class Outgoing(Handshaking):
     def _begin_to_send(self) -> None:
         """Prepare for packets, as both sides are authenticated."""
         self.send_framing = self._handshake.send_framing or ""
-        self._encode = FRAMINGS[self.send_framing].encoder()
         if self.greeting is not None and self.greeting.reads_fragments and self.send_framing == "msgpack":
             self._sends_fragments = True
             self._unchecked = self._usually_unchecked = min(fragments.WHOLE_BYTES, self._limits.unchecked_bytes)
+        self._make_encoder()
+
+    def _make_encoder(self) -> None:
+        if self._sends_fragments:
+            self._encode = framing_msgpack.make_parting_encoder(fragments.WHOLE_BYTES)
+        else:
+            self._encode = FRAMINGS[self.send_framing].encoder()
+        self._has_encoded_much = False
 
     def send(self, packet: list[Any]) -> int:
         """Encode a packet now and queue it; return its size in bytes.
@@ -100,6 +110,11 @@ class Outgoing(Handshaking):
         self._other_writes += 1
         self.transport.write(self._encode([]))
 
+    def rest(self) -> None:
+        """Give memory back that only large packets need."""
+        if self._has_encoded_much:
+            self._make_encoder()
+
     @property
     def sent_packets(self) -> int:
         """Packets that were handed to the system, heartbeats apart.
@@ -117,7 +132,7 @@ class Outgoing(Handshaking):
 
     # --- in fragments ---
 
-    def _send_in_turn(self, head: list[Any], data: bytes) -> None:
+    def _send_in_turn(self, head: list[Any], data: bytes | PartedPacket) -> None:
         """Queue a packet that is large, or may have to wait for one.
 
         Args:
@@ -125,17 +140,18 @@ class Outgoing(Handshaking):
             data: The packet, encoded.
         """
         transport = self.transport
+        self._has_encoded_much = self._has_encoded_much or len(data) > self._usually_unchecked
         if not self._sends_fragments or self.closed:
-            transport.write(data)
+            transport.write(bytes(data))
             return
         order = order_of(head, is_unique_name)
         if goes_whole(order, len(data)):
             if not isinstance(transport, BacklogTransport):
-                transport.write(data)
+                transport.write(bytes(data))
                 return
             if not transport.backlog.holds_up(order):
                 transport.was_overtaken = True
-                transport.write(data)
+                transport.write(bytes(data))
                 return
         while not isinstance(transport, BacklogTransport):
             waiting = BacklogTransport(transport)

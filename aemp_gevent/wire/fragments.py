@@ -28,6 +28,7 @@ from aemp_gevent.wire import framing_msgpack
 from aemp_gevent.wire.framing import check_packet
 from aemp_gevent.wire.framing_msgpack import MsgpackDecoder
 from aemp_gevent.wire.limits import Limits
+from aemp_gevent.wire.long_binaries import EMPTY, LongBinary, PartedPacket, cut
 from aemp_gevent.wire.vocabulary import BYE, CALL, IDLE, KIL0, KIL1, MON0, MON1, SPAWN, VIA
 
 FRAGMENT_BYTES = 60 * 1024
@@ -116,10 +117,10 @@ class _BacklogEntry(NamedTuple):
     """A packet that waits."""
 
     order: Order
-    data: bytes
+    data: bytes | PartedPacket
 
 
-def _size_of(data: bytes) -> int:
+def _size_of(data: bytes | PartedPacket) -> int:
     """Return how many bytes are sent for a packet."""
     size = len(data)
     return size if size <= WHOLE_BYTES else size + _HEADER_BYTES * -(-size // FRAGMENT_BYTES)
@@ -146,7 +147,7 @@ class Backlog:
         is_for_port = isinstance(order, str) and order != ""
         return waiting(order, 0) > 0 or (is_for_port and waiting(WideOrder.CHOSEN_NAME, 0) > 0)
 
-    def put(self, order: Order, data: bytes) -> None:
+    def put(self, order: Order, data: bytes | PartedPacket) -> None:
         """Add a packet, encoded as msgpack, behind all others."""
         waiting, size = (_BacklogEntry(order, data),), _size_of(data)
         # No calls from here on, as a finalizer may put another one in between. Where this is struck, nothing is
@@ -162,10 +163,11 @@ class Backlog:
         """
         order, data = self.packets[0]
         if len(data) <= WHOLE_BYTES:
-            piece, taken = data, len(data)
+            piece, taken = bytes(data), len(data)
         else:
-            part = memoryview(data)[self._sent : self._sent + FRAGMENT_BYTES]
-            piece, taken = b"".join((_HEADER, len(part).to_bytes(4, "big"), part)), self._sent + len(part)
+            taken = min(self._sent + FRAGMENT_BYTES, len(data))
+            size = (taken - self._sent).to_bytes(4, "big")
+            piece = b"".join((_HEADER, size, *cut(data, self._sent, taken)))
         write(piece)
         if not self.packets:
             return True  # that finalizer lost the link
@@ -194,7 +196,8 @@ class Assembler:
     packet that breaks one is refused at the byte that does.
 
     The decoder, whose buffers become as large as the packets, serves all of them: to touch new memory for each would
-    take longer than everything else that is done with its bytes. See :meth:`rest`.
+    take longer than everything else that is done with its bytes. See :meth:`rest`. It does not get long byte strings
+    (:class:`~aemp_gevent.wire.long_binaries.LongBinary`).
 
     Args:
         limits: The limits of a whole packet.
@@ -205,6 +208,8 @@ class Assembler:
         self._decoder: MsgpackDecoder | None = None
         self._fragments = 0
         self._is_within = False  # a packet, which is not complete
+        self._size = 0  # of what came of it
+        self._long: LongBinary | None = None  # in it
 
     @property
     def unfinished(self) -> int:
@@ -238,7 +243,7 @@ class Assembler:
             self._decoder = MsgpackDecoder(self._limits)
         decoder = self._decoder
         try:
-            decoder.feed(fragment[0])
+            decoder.feed(self._without_long(fragment[0]))
             # One by one: a fragment may be as long as the longest packet, and hold millions of others.
             packets = iter(decoder)
             packet = next(packets, _NOTHING)
@@ -251,7 +256,34 @@ class Assembler:
             return None
         if not (is_alone and decoder.is_at_end):
             raise FramingError("the peer sent a fragment that does not end where its packet ends")
+        if self._long is not None:
+            packet[self._long.index] = self._long.value()
+            self._long = None
         check_packet(packet)  # a fragment is not a packet
         if not packet:
             raise FramingError("the peer sent a heartbeat as a fragment")
         return packet  # type: ignore[no-any-return]  # that was just checked
+
+    def _without_long(self, data: bytes) -> bytes:
+        """Return the part of a fragment that is to be decoded, with an empty byte string instead of a long one.
+
+        Raises:
+            FramingError: With it the packet is too large.
+        """
+        found = self._long
+        before, rest = b"", memoryview(data)
+        if not self._is_within:
+            self._size = 0
+            found = self._long = LongBinary.find(data)
+            if found is not None:
+                before, rest = data[: found.begin], found.behind_header(data)
+        if found is None:
+            return data
+        self._size += len(data)
+        limit = self._limits.bytes
+        if max(self._size, found.end) > limit:
+            raise FramingError(f"the peer sent a message of more than {limit} bytes")
+        if not found.missing:
+            return data
+        rest = found.take(rest)
+        return before if found.missing else b"".join((before, EMPTY, rest))

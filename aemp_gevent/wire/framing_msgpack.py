@@ -27,6 +27,7 @@ Not here: what is in a packet. Read :mod:`~.framing` first.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from io import BytesIO
@@ -39,6 +40,7 @@ from aemp_gevent.errors import FramingError, UnencodableMessageError
 from aemp_gevent.wire.limits import MAX_NUMBER_KEYS, UNCOUNTED_BYTES, Announced, Limits
 
 from .counting import ANNOUNCING, MsgpackCounter, too_many_numbers
+from .long_binaries import PartedPacket
 from .values import Rules, lone_surrogate
 
 # What an Unpacker raises for wrong bytes. ValueError is for most faults
@@ -80,6 +82,14 @@ _RULES = Rules(
 )
 
 
+def _is_flat(elements: list[Any]) -> bool:
+    for element in elements:
+        kind = type(element)
+        if kind is not str and kind is not float and kind not in _RULES.scalars:
+            return False
+    return True
+
+
 def make_encoder() -> Callable[[list[Any] | tuple[Any, ...]], bytes]:
     """Return a function that turns one packet into bytes.
 
@@ -87,34 +97,48 @@ def make_encoder() -> Callable[[list[Any] | tuple[Any, ...]], bytes]:
     as new afterwards. bytearray and memoryview arrive as bytes, tuples as lists,
     instances of subclasses (an IntEnum, a namedtuple) as what they are derived from.
     """
+    encode: Callable[[list[Any] | tuple[Any, ...]], bytes] = make_parting_encoder(sys.maxsize)
+    return encode
+
+
+def make_parting_encoder(longest_copied: int) -> Callable[[list[Any] | tuple[Any, ...]], Any]:
+    """Return a function like that of :func:`make_encoder`, which does not copy long byte strings.
+
+    Args:
+        longest_copied: A packet with a longer one, in bytes, becomes a
+            :class:`~aemp_gevent.wire.long_binaries.PartedPacket`. At least 65,536.
+    """
     # The strict Packer takes only exact built-in types, like all values of a plain
     # message. The lenient one takes tuples and subclasses, which the
     # walk has checked before.
-    pack_plain: Callable[[object], bytes] = msgpack.Packer(strict_types=True, buf_size=_BUFFER_SIZE).pack
+    # Not a function in here that ``encode`` calls: compiled, both would be a cycle, with the memory of the packers.
+    packer: Any = msgpack.Packer(strict_types=True, buf_size=_BUFFER_SIZE)
+    pack_plain: Callable[[object], bytes] = packer.pack
     pack_any: Callable[[object], bytes] = msgpack.Packer(buf_size=_BUFFER_SIZE).pack
-    scalars, has_only_plain = _RULES.scalars, _RULES.has_only_plain
+    has_only_plain, short = _RULES.has_only_plain, _RULES.scalars - {bytes}
 
-    def is_flat(elements: list[Any]) -> bool:
-        for element in elements:
-            kind = type(element)
-            if kind is not str and kind is not float and kind not in scalars:
-                return False
-        return True
-
-    def encode(packet: list[Any] | tuple[Any, ...]) -> bytes:
+    def encode(packet: list[Any] | tuple[Any, ...]) -> bytes | PartedPacket:
         # A for loop, and not issuperset(map(type, packet)): 94 against 124 ns for four elements.
         pack = pack_plain if type(packet) is list else pack_any
+        long: Any = None
+        is_checked = False
         for element in packet:
             kind = type(element)
             # Most are of these two, and a comparison takes a tenth of a look into a set.
-            if kind is not str and kind is not int and kind not in scalars:
-                if kind is list and is_flat(element):  # such as the header of a call
+            if kind is not str and kind is not int and kind not in short:
+                if kind is bytes:
+                    if len(element) > longest_copied:
+                        long = element
+                    continue
+                # The header of a call is such a list.
+                if is_checked or (kind is list and _is_flat(element)):
                     continue
                 if not has_only_plain(packet):
                     _RULES.refuse(packet)
-                pack = pack_any
-                break
+                pack, is_checked = pack_any, True
         try:
+            if long is not None:
+                return PartedPacket.encode(packet, long, pack, packer.pack_array_header)
             return pack(packet)
         except (ValueError, TypeError, OverflowError, BufferError, RecursionError) as error:
             _RULES.refuse(packet, error)

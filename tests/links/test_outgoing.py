@@ -97,6 +97,14 @@ def test_small_message_to_another_port_passes_a_large_one(node: Node) -> None:
         assert not isinstance(link_with(node).transport, BacklogTransport), "nothing is left of it"
 
 
+def test_long_byte_string_is_not_copied_while_it_waits(node: Node) -> None:
+    with RawPeer.dial(node, extras=READS).shake() as peer:
+        node.snd(f"{PEER}#{BULK}", "tag", LARGE, 1)
+        [waiting] = link_with(node).transport.backlog.packets
+        assert waiting.data.parts[1] is LARGE
+        names_until(peer, LARGE)
+
+
 def test_small_message_passes_a_gigantic_one_that_the_system_does_not_take_at_once(node: Node) -> None:
     size = 30_000_000
     with RawPeer.dial(node, extras=READS).shake() as peer:
@@ -566,20 +574,20 @@ def test_message_that_is_continued_slowly_arrives(make_node: MakeNode, monkeypat
 
 
 def test_memory_for_large_messages_is_given_back_while_the_link_is_up(make_node: MakeNode) -> None:
-    node = make_node(heartbeat_interval=0.06)
+    """That of the encoder, and those of both decoders. For texts, as long byte strings need none."""
+    sender, node = make_node(heartbeat_interval=0.06), make_node(heartbeat_interval=0.06)
     inbox = Inbox(node)
-    with RawPeer.dial(node, extras=READS).shake() as peer:
-        tracemalloc.start()
-        try:
-            data = encode([name_of(inbox), LARGE * 3])
-            before = tracemalloc.get_traced_memory()[0]
-            peer.send(*([None, data[begin : begin + 50_000]] for begin in range(0, len(data), 50_000)))
-            wait_until(lambda: inbox.messages)
-            inbox.messages.clear()
-            # Its reads, 256 KiB at a time, stay in memory: three times that.
-            wait_until(lambda: tracemalloc.get_traced_memory()[0] - before < 1.5 * len(LARGE))
-        finally:
-            tracemalloc.stop()
+    sender.snd(inbox.port, "the link is up")
+    wait_until(lambda: inbox.messages)
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        sender.snd(inbox.port, 3 * LARGE.decode())
+        wait_until(lambda: len(inbox.messages) == 2)
+        inbox.messages.clear()
+        wait_until(lambda: tracemalloc.get_traced_memory()[0] - before < len(LARGE))
+    finally:
+        tracemalloc.stop()
 
 
 def test_tiny_fragments_delay_nobody_else(node: Node) -> None:
