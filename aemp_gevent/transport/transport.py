@@ -213,7 +213,7 @@ class SocketTransport:
         # and cost as much as all other steps of a read or of a write.
         raw: Any = getattr(sock, "_sock", sock)
         self._receive_into, self._send_some = raw.recv_into, raw.send
-        self._has_descriptor = HAS_CALLS and isinstance(raw, _socket.socket)
+        self._has_descriptor = HAS_CALLS and _makes_system_calls(type(raw))
         self._descriptor = sock.fileno()  # for compiled code, until it is closed
         self._hub = hub
         loop: Any = hub.loop  # gevent's watchers have no types
@@ -539,6 +539,11 @@ def _host_of(address: Any) -> str:
 
 def _text_of(error: OSError) -> str:
     return error.strerror or str(error)
+
+
+def _makes_system_calls(kind: type) -> bool:
+    """Return whether sockets of a class read and write by the system calls, and by nothing else."""
+    return all(getattr(kind, name, None) is getattr(_socket.socket, name) for name in ("recv_into", "send"))
 
 
 def _is_unix(sock: socket.socket) -> bool:

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import gc
+import os
 import select
+import socket as std_socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +14,7 @@ import gevent
 import pytest
 from gevent import socket
 
+from aemp_gevent import is_compiled
 from aemp_gevent.transport import transport as transport_module
 from aemp_gevent.transport.transport import LEAST_WRITE_BYTES, MANY_MESSAGES, WRITE_BYTES, SocketTransport
 from tests.support.helpers import on_hub, turns, wait_until
@@ -105,6 +108,106 @@ def test_small_messages_wait_while_the_system_takes_nothing(pair: Pair) -> None:
         got += far.recv(1_000_000)
     assert (got, sink.broken) == (written, [])
     wait_until(lambda: not transport.buffered)
+
+
+def test_compiled_code_makes_the_system_calls_itself_for_plain_sockets_and_small_writes(pair: Pair) -> None:
+    """What is large is sent by Python's method, which lets other threads run meanwhile."""
+    transport, _sink, far = pair
+    assert transport._has_descriptor is (is_compiled and os.name != "nt")
+    sent: list[int] = []
+    send = transport._send_some
+
+    def record(data: bytes) -> int:
+        sent.append(len(data))
+        return send(data)  # type: ignore[no-any-return]  # a method of a socket
+
+    transport._send_some = record
+    for size in (LEAST_WRITE_BYTES, LEAST_WRITE_BYTES + 1):
+        transport.write(b"x" * size)
+        wait_until(lambda: not transport.buffered)
+        far.recv(2 * size)
+    assert sent[-1:] == [LEAST_WRITE_BYTES + 1]
+    assert len(sent) == (1 if transport._has_descriptor else 2)
+
+
+class Scrambled(std_socket.socket):
+    """A socket that does more than the system's calls, as those of TLS do."""
+
+    def recv_into(self, buffer: Any, *args: Any) -> int:
+        count = super().recv_into(buffer, *args)
+        buffer[:count] = bytes(buffer[:count])[::-1]
+        return count
+
+    def send(self, data: Any, *args: Any) -> int:
+        return super().send(bytes(data)[::-1], *args)
+
+
+def test_the_methods_of_a_socket_that_does_more_than_the_system_calls_are_called() -> None:
+    near, far = socket.socketpair()
+    far.settimeout(5)
+    scrambled: Any = Scrambled(near.family, near.type, 0, near.detach())
+    transport, sink = SocketTransport(scrambled, gevent.get_hub(), bytearray(1000)), Sink()
+    transport.start(sink)
+    transport.write(b"abc")
+    assert far.recv(100) == b"cba"
+    far.send(b"123")
+    wait_until(lambda: sink.data == b"321")
+    transport.close()
+    far.close()
+
+
+@pytest.mark.parametrize("by", ["reading", "writing"])
+def test_the_error_of_the_system_is_reported_in_its_words(pair: Pair, by: str) -> None:
+    transport, sink, far = pair
+    if by == "writing":
+        transport.pause()
+    far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+    far.close()
+    if by == "writing":
+        transport.write(b"x")
+    wait_until(lambda: sink.broken)
+    assert sink.broken == ["Connection reset by peer"]
+
+
+@pytest.mark.parametrize("error", [InterruptedError, BlockingIOError])
+def test_a_call_that_the_system_puts_off_is_made_again(pair: Pair, error: type[OSError]) -> None:
+    transport, sink, far = pair
+    transport._has_descriptor = False
+    read, send = transport._receive_into, transport._send_some
+
+    def put_off(*_args: object) -> int:
+        transport._receive_into, transport._send_some = read, send
+        raise error
+
+    transport._receive_into = put_off
+    far.send(b"to us")
+    wait_until(lambda: sink.data == b"to us")
+    transport._send_some = put_off
+    transport.write(b"to them")
+    assert far.recv(100) == b"to them"
+    assert sink.broken == []
+
+
+def test_what_is_written_after_the_end_does_not_reach_a_socket_that_got_the_same_descriptor(pair: Pair) -> None:
+    transport, sink, far = pair
+    descriptor = transport._descriptor
+    others = std_socket.socketpair()
+    transport.close()
+    assert far.recv(100) == b""  # from here on the descriptor is free
+    os.dup2(others[0].fileno(), descriptor)
+    others[1].send(b"not for us")
+    try:
+        transport.write(b"not for them")
+        on_hub(transport._readable)
+        turns(3)
+        others[1].setblocking(False)
+        with pytest.raises(BlockingIOError):
+            others[1].recv(100)
+        assert (sink.data, others[0].recv(100)) == (b"", b"not for us")
+    finally:
+        os.close(descriptor)
+        for sock in others:
+            sock.close()
 
 
 def test_full_batch_leaves_before_the_loop_has_its_turn(pair: Pair) -> None:
