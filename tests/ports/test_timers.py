@@ -64,8 +64,13 @@ def test_a_timer_sends_to_a_port(node, wrap):
 
 def test_timers_fire_in_the_order_they_are_due(node):
     order: list[Any] = []
-    for seconds in (0.009, 0.003, 0.006):
-        node.after(seconds, order.append, seconds)
+    took = 1.0
+    while took > 0.002:  # another process had the processor in between: the first one may be due first
+        order = []
+        begin = monotonic()
+        for seconds in (0.009, 0.003, 0.006):
+            node.after(seconds, order.append, seconds)
+        took = monotonic() - begin
     wait_for_timers(node, 0.015)
     assert order == [0.003, 0.006, 0.009]
 
