@@ -350,6 +350,7 @@ class Network:
         for peer in self.peers.values():
             if watching and isinstance(peer, VirtualPeer):
                 peer.abandon()
+            peer.link = None  # functions that were called over it may still return
             peer.room.open()  # greenlets of the program run on in the child, and would wait forever
         self.connector.abandon()
         self.listeners.abandon()

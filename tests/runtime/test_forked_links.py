@@ -282,3 +282,37 @@ shutdown(0.05)
         assert line_of(parent) == "done"
         assert log.read_text().splitlines() == ["child went on", "parent waits"]
         assert parent.wait(10) == 0
+
+
+def test_a_function_that_forks_does_not_wait_in_the_child_for_room_on_the_parents_link(tmp_path):
+    """It answers on the way that the call came by, which only the parent has."""
+    program = """
+initialise_node("127.0.0.1:0", secret=SECRET, high_water_bytes=1000)
+def serve_and_fork():
+    global pid
+    pid = os.fork()
+    if pid == 0:
+        gevent.spawn(look_at, gevent.getcurrent())
+    return bytes(100_000)
+
+def look_at(serving):
+    for _ in range(10):
+        gevent.sleep(0)
+    note("waits" if serving.aemp_call else "went on")
+    os._exit(0)
+
+other = Node()
+other.initialise_node("127.0.0.1:0", secret=SECRET)
+asked = serve(port(), work=serve_and_fork, ready=lambda: True)
+assert other.call(asked, "ready")  # so that there is a link
+assert len(other.call(asked, "work")) == 100_000
+wait_for_child(pid)
+say("done")
+other.shutdown()
+shutdown()
+"""
+    log = tmp_path / "log"
+    with process(PRELUDE + program, str(log), "no server") as parent:
+        assert line_of(parent) == "done"
+        assert log.read_text().splitlines() == ["child went on"]
+        assert parent.wait(10) == 0
