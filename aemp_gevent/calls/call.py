@@ -98,8 +98,8 @@ class Loss(Monitor):
     def run(self) -> None:
         """End the wait, unless it is over. For the scheduler only."""
         if self._action is not None:
-            self._action = None
             self.gone(*self._reason)
+            self._action = None  # last, so that it is run again if it is struck
 
     def gone(self, *reason: Any) -> None:
         """End the wait."""

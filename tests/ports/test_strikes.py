@@ -17,6 +17,7 @@ import gevent
 import pytest
 import zope.event
 
+from aemp_gevent import is_compiled
 from aemp_gevent.errors import CallTimeout, PortDied, PortKilled, RemoteError
 from aemp_gevent.node.access import ports_host_of
 from aemp_gevent.node.local_node import LocalNode
@@ -284,6 +285,32 @@ def test_a_call_that_is_struck_anywhere_leaves_no_port_behind(node, name):
         if not injector.fired:
             break
     assert point > 20
+
+
+def test_the_death_of_a_port_that_is_asked_ends_the_wait_wherever_that_is_struck(node):
+    """Without a timeout, nothing else ends it."""
+
+    def strike() -> None:
+        raise KeyboardInterrupt
+
+    def ask(port: str) -> None:
+        with contextlib.suppress(PortDied):
+            node.call(port, "add", timeout=None)
+
+    for point in itertools.count(1):
+        port = node.port(nothing)
+        asking = gevent.spawn(ask, port)
+        wait_until(lambda: ports_of(node)[port].monitors)  # noqa: B023
+        with Injector(strike, lambda seen: seen == point, strike_points, ("calls/call.py",)) as injector:  # noqa: B023
+            node.kil(port)
+            with contextlib.suppress(KeyboardInterrupt):
+                settle(node)
+        with contextlib.suppress(KeyboardInterrupt):
+            settle(node)
+        wait_until(lambda: asking.dead, within=3, show=lambda: point)  # noqa: B023
+        if not injector.fired:
+            break
+    assert is_compiled or point > 3
 
 
 TOOLKIT = (
