@@ -3,19 +3,23 @@
 
 from __future__ import annotations
 
+import gc
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextvars import copy_context
 
 import pytest
 from gevent import get_hub
 
 from aemp_gevent import Node, receive
+from aemp_gevent.ports import scheduler as scheduler_module
 from aemp_gevent.ports.inboxes import NOWHERE
 from aemp_gevent.ports.port import DEAD, IDLE, QUEUED, RUNNING, Cell, ContextPort, Port, activate
 from aemp_gevent.ports.scheduler import Scheduler
 from aemp_gevent.ports.tap import MailboxTap
 from aemp_gevent.testing import wait_until
+from tests.support.injecting import CORE, Injector, between_bytecodes
+from tests.support.settling import settle
 
 
 @pytest.fixture
@@ -139,3 +143,112 @@ def test_a_port_that_is_served_before_its_message_comes_is_served_again(node: No
     assert port.cell.runner is None and stored_in(node.scheduler.blank) == [None] * 6
     node.snd(port.id, 1)
     wait_until(lambda: got == [1])
+
+
+def at_each_object_that_is_made(port: Port, call: Callable[[], object], first: Callable[[], object]) -> Iterator[None]:
+    """Make ``first`` in a finalizer that runs in the middle of ``call``, at one place after the other."""
+    kept = [Port("node#kept", port.cell, port.default) for _ in range(100)]
+    for other in kept:
+        activate(other)  # so that the next cell is a new object, and not one that was kept for it
+
+    class Finalized:
+        def __init__(self) -> None:
+            self.me = self
+
+        def __del__(self) -> None:
+            first()
+
+    before = gc.get_threshold()
+    for place in range(12):
+        gc.collect()
+        gc.disable()
+        try:
+            Finalized()
+            gc.set_threshold(gc.get_count()[0] + place)
+            gc.enable()
+            call()
+        finally:
+            gc.set_threshold(*before)
+            gc.enable()
+        gc.collect()
+        yield
+
+
+def test_a_finalizer_and_the_code_that_it_interrupts_get_the_same_cell(port: Port) -> None:
+    blank, cells = port.cell, []
+
+    def use() -> None:
+        cells.append(activate(port))
+
+    for _ in at_each_object_that_is_made(port, use, use):
+        assert cells == [port.cell] * 2
+        assert port.cell is not blank
+        port.cell = blank
+        cells.clear()
+
+
+def test_a_finalizers_message_and_the_first_one_are_both_kept(port: Port) -> None:
+    blank = port.cell
+    for _ in at_each_object_that_is_made(port, lambda: port.append((1,)), lambda: port.mailbox.append((2,))):
+        assert sorted(port.inbox or ()) == [(1,), (2,)]
+        port.cell, port.mailbox, port.state = blank, port, IDLE
+        port.scheduler.runq.clear()  # type: ignore[attr-defined]  # it is a scheduler
+
+
+@between_bytecodes
+def test_nothing_is_ever_in_the_blank_cell_not_even_for_a_moment(node: Node) -> None:
+    scheduler = node.scheduler
+    found: list[object] = []
+
+    def look() -> None:
+        found.extend(thing for thing in stored_in(scheduler.blank) if thing is not None)
+
+    with Injector(look, lambda _: True, traced=CORE) as injector:
+        for use in used(node).values():
+            port = node.port(print)
+            use(port)
+            node.kil(port)
+        unused = scheduler.ports[node.port(print)]
+        scheduler.enqueue(unused)  # as a thread does that is stopped before it comes to the mailbox
+        scheduler.overflow(scheduler.ports[node.port()], 1)
+        scheduler.die(scheduler.ports[node.port()], ())
+        with node.attach():
+            receive(timeout=0, default=None)
+        settle(node)
+    assert injector.fired > 500
+    assert found == []
+
+
+@between_bytecodes
+def test_a_port_whose_cell_could_not_be_made_is_served_later(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    got: list[int] = []
+    port = node.scheduler.ports[node.port(got.append)]
+
+    def fail(_port: Port) -> Cell:
+        monkeypatch.undo()
+        raise MemoryError
+
+    monkeypatch.setattr(scheduler_module, "activate", fail)
+    node.scheduler.enqueue(port)
+    with pytest.raises(MemoryError):
+        settle(node)
+    node.snd(port.id, 1)
+    wait_until(lambda: got == [1])
+
+
+@between_bytecodes
+def test_a_kill_that_comes_while_another_is_made_is_the_first(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    died: list[object] = []
+    port = node.port()
+    node.mon(port, lambda *reason: died.append(reason))
+    enqueue = node.scheduler.enqueue
+
+    def interrupted(queued: Port) -> None:
+        monkeypatch.undo()
+        node.kil(port, "first")
+        enqueue(queued)
+
+    monkeypatch.setattr(node.scheduler, "enqueue", interrupted)
+    node.kil(port, "second")
+    wait_until(lambda: died)
+    assert died == [("first",)]
