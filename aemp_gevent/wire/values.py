@@ -120,7 +120,10 @@ class Rules:
         """
         fault = self.find_fault(packet)
         if fault is not None:
-            raise fault from cause
+            try:
+                raise fault from cause
+            finally:
+                del fault  # or it would refer to itself, and the packet would live on for a while
 
     def _find_in(self, where: str, element: object) -> UnencodableMessageError | None:
         # The path is empty for the element itself; the packet is the level above it.

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import datetime
+import gc
 import math
+import weakref
 from typing import Any
 
 import cbor2
@@ -131,6 +133,20 @@ def test_a_value_that_cannot_travel_is_named_and_harms_nothing_else(
 def test_a_value_that_one_framing_cannot_carry_is_named(framing: Framing, message: list[Any], text: str) -> None:
     with pytest.raises(UnencodableMessageError, match=text):
         framing.encoder()(["p", *message])
+
+
+@each_framing
+def test_a_refused_message_is_not_kept(framing: Framing) -> None:
+    wrong = {1, 2}
+    kept = weakref.ref(wrong)
+    gc.disable()
+    try:
+        with pytest.raises(UnencodableMessageError):
+            framing.encoder()(["p", wrong])
+        del wrong
+        assert kept() is None
+    finally:
+        gc.enable()
 
 
 @each_framing
