@@ -39,7 +39,6 @@ class Outgoing(Handshaking):
 
     __slots__ = (
         "_encode",
-        "_has_encoded_much",
         "_limits",
         "_sends_fragments",
         "_sent_packets",
@@ -61,7 +60,6 @@ class Outgoing(Handshaking):
         self.send_framing = ""
         self._limits = limits
         self._encode: Any = None
-        self._has_encoded_much = False  # so that the encoder has more memory than it usually needs
         self._unchecked = self._usually_unchecked = limits.unchecked_bytes
         self._sends_fragments = False
         self._sent_packets = 0  # when that was asked for the last time
@@ -79,7 +77,6 @@ class Outgoing(Handshaking):
             self._encode = framing_msgpack.make_parting_encoder(fragments.WHOLE_BYTES)
         else:
             self._encode = FRAMINGS[self.send_framing].encoder()
-        self._has_encoded_much = False
 
     def send(self, packet: list[Any]) -> int:
         """Encode a packet now and queue it; return its size in bytes.
@@ -111,9 +108,9 @@ class Outgoing(Handshaking):
         self.transport.write(self._encode([]))
 
     def rest(self) -> None:
-        """Give memory back that only large packets need."""
-        if self._has_encoded_much:
-            self._make_encoder()
+        """Give memory back that only large packets need, those that were refused included."""
+        # Whatever was sent: a new encoder takes a microsecond, and an old one does not show how much memory it has.
+        self._make_encoder()
 
     @property
     def sent_packets(self) -> int:
@@ -140,7 +137,6 @@ class Outgoing(Handshaking):
             data: The packet, encoded.
         """
         transport = self.transport
-        self._has_encoded_much = self._has_encoded_much or len(data) > self._usually_unchecked
         if not self._sends_fragments or self.closed:
             transport.write(bytes(data))
             return

@@ -12,7 +12,7 @@ import gevent
 import pytest
 from gevent import socket
 
-from aemp_gevent.errors import LinkBusyError, MessageTooLargeError
+from aemp_gevent.errors import LinkBusyError, MessageTooLargeError, UnencodableMessageError
 from aemp_gevent.links import backlog_transport, heartbeat
 from aemp_gevent.links.backlog_transport import BacklogTransport
 from aemp_gevent.node.node import Node
@@ -588,6 +588,21 @@ def test_memory_for_large_messages_is_given_back_while_the_link_is_up(make_node:
         wait_until(lambda: tracemalloc.get_traced_memory()[0] - before < len(LARGE))
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("end", [1, 2**64], ids=["too-large", "unencodable"])
+def test_memory_for_refused_messages_is_given_back_while_the_link_is_up(make_node: MakeNode, end: int) -> None:
+    node = make_node(heartbeat_interval=0.06, max_message_bytes=len(LARGE))
+    with RawPeer.dial(node, extras=READS).shake():
+        text = LARGE.decode()
+        tracemalloc.start()
+        try:
+            before = tracemalloc.get_traced_memory()[0]
+            with pytest.raises((MessageTooLargeError, UnencodableMessageError)):
+                node.snd(f"{PEER}#p", text, end)
+            wait_until(lambda: tracemalloc.get_traced_memory()[0] - before < len(LARGE))
+        finally:
+            tracemalloc.stop()
 
 
 def test_tiny_fragments_delay_nobody_else(node: Node) -> None:
