@@ -208,7 +208,6 @@ class Assembler:
         self._decoder: MsgpackDecoder | None = None
         self._fragments = 0
         self._is_within = False  # a packet, which is not complete
-        self._size = 0  # of what came of it
         self._long: LongBinary | None = None  # in it
 
     @property
@@ -243,7 +242,7 @@ class Assembler:
             self._decoder = MsgpackDecoder(self._limits)
         decoder = self._decoder
         try:
-            decoder.feed(self._without_long(fragment[0]))
+            decoder.feed(self._without_long(decoder, fragment[0]))
             # One by one: a fragment may be as long as the longest packet, and hold millions of others.
             packets = iter(decoder)
             packet = next(packets, _NOTHING)
@@ -264,26 +263,18 @@ class Assembler:
             raise FramingError("the peer sent a heartbeat as a fragment")
         return packet  # type: ignore[no-any-return]  # that was just checked
 
-    def _without_long(self, data: bytes) -> bytes:
-        """Return the part of a fragment that is to be decoded, with an empty byte string instead of a long one.
-
-        Raises:
-            FramingError: With it the packet is too large.
-        """
-        found = self._long
-        before, rest = b"", memoryview(data)
-        if not self._is_within:
-            self._size = 0
-            found = self._long = LongBinary.find(data)
-            if found is not None:
-                before, rest = data[: found.begin], found.behind_header(data)
-        if found is None:
-            return data
-        self._size += len(data)
-        limit = self._limits.bytes
-        if max(self._size, found.end) > limit:
-            raise FramingError(f"the peer sent a message of more than {limit} bytes")
-        if not found.missing:
-            return data
-        rest = found.take(rest)
-        return before if found.missing else b"".join((before, EMPTY, rest))
+    def _without_long(self, decoder: MsgpackDecoder, data: bytes) -> bytes:
+        """Return the part of a fragment that is to be decoded, with an empty byte string instead of a long one."""
+        long = self._long
+        if self._is_within:
+            if long is None or not long.missing:
+                return data
+            before, rest = b"", memoryview(data)
+        else:
+            long = self._long = LongBinary.find(data)
+            decoder.leave_out(0 if long is None else long.left_out)
+            if long is None:
+                return data
+            before, rest = data[: long.begin], long.behind_header(data)
+        rest = long.take(rest)
+        return before if long.missing else b"".join((before, EMPTY, rest))

@@ -60,7 +60,6 @@ ERRORS: tuple[type[Exception], ...] = (
 # msgpack's defaults are 256 KiB and 1 MiB for each link, most of which never carry much at once.
 _BUFFER_SIZE = 4 * 1024
 
-
 # A value that no peer can send.
 _NOTHING = object()
 
@@ -105,8 +104,8 @@ def make_parting_encoder(longest_copied: int) -> Callable[[list[Any] | tuple[Any
     """Return a function like that of :func:`make_encoder`, which does not copy long byte strings.
 
     Args:
-        longest_copied: A packet with a longer one, in bytes, becomes a
-            :class:`~aemp_gevent.wire.long_binaries.PartedPacket`. At least 65,536.
+        longest_copied: The length of the longest that is copied. A packet with a longer one becomes a
+            :class:`~aemp_gevent.wire.long_binaries.PartedPacket`. At least 65,535: shorter ones have another header.
     """
     # The strict Packer takes only exact built-in types, like all values of a plain
     # message. The lenient one takes tuples and subclasses, which the
@@ -240,6 +239,12 @@ class MsgpackDecoder:
         """Take the next bytes. Their buffer may be reused after the next iteration."""
         self._data = b"".join((self._data, data)) if self._data else data
 
+    def leave_out(self, size: int) -> None:
+        """Take each message from the next one on as this many bytes larger than what is fed of it."""
+        self._limit = self._limits.bytes - size
+        # What is fed has at most as many elements as bytes.
+        self._counted = max(self._limits.counted_bytes - size, self._limits.elements)
+
     def __iter__(self) -> Iterator[Any]:
         # Any: a packet is whatever the peer sent; see check_packet.
         try:
@@ -335,7 +340,7 @@ class MsgpackDecoder:
         if needed - self._begin > self._limit and not self._is_exact:
             self._find_begin()
         if needed - self._begin > self._limit:
-            raise FramingError(f"the peer sent a message of more than {self._limit} bytes")
+            raise FramingError(f"the peer sent a message of more than {self._limits.bytes} bytes")
 
     def _count(self, piece: bytes | memoryview, end: int) -> None:
         """Count the elements of a message that may be a long one, or has large lists, up to ``end`` in the stream.

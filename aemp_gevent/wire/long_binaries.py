@@ -98,7 +98,8 @@ class LongBinary:
     def __init__(self, index: int, begin: int, size: int) -> None:
         self.index = index
         self.begin = begin
-        self.end = begin + _HEADER_BYTES + size
+        self.left_out = _HEADER_BYTES + size - len(EMPTY)
+        """How many bytes the packet is shorter with :data:`EMPTY` in its place."""
         self.missing = size
         """How many bytes have not come."""
         self._size = size

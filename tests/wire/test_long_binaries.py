@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from aemp_gevent.errors import FramingError, UnencodableMessageError
 from aemp_gevent.wire.fragments import Assembler
 from aemp_gevent.wire.framing_msgpack import make_encoder, make_parting_encoder
-from aemp_gevent.wire.limits import Limits
+from aemp_gevent.wire.limits import UNCOUNTED_BYTES, Limits
 from aemp_gevent.wire.long_binaries import LongBinary, PartedPacket, cut
 
 LONG = 2**16
@@ -134,6 +134,27 @@ def test_limit_is_exact(piece: int, tail: list[str]) -> None:
             assert [assembler.feed([each]) for each in pieces][-1] == packet
             continue
         with pytest.raises(FramingError, match="more than 1000 bytes"):
+            for each in pieces:
+                assembler.feed([each])
+
+
+@pytest.mark.parametrize("piece", [50_000, 2**20])
+def test_elements_around_it_are_counted_as_in_any_large_packet(piece: int) -> None:
+    limits = Limits(2**20, 1000)
+    for size, count, is_refused in (
+        (UNCOUNTED_BYTES, 1000, False),
+        (UNCOUNTED_BYTES, 1001, True),
+        (UNCOUNTED_BYTES - 50_000, 50_000, True),
+        (UNCOUNTED_BYTES - 50_000, 40_000, False),  # in all it is not large
+    ):
+        packet = ["p", bytes(size), [None] * (count - 4)]
+        data = encode(packet)
+        assembler = Assembler(limits)
+        pieces = [data[begin : begin + piece] for begin in range(0, len(data), piece)]
+        if not is_refused:
+            assert [assembler.feed([each]) for each in pieces][-1] == packet
+            continue
+        with pytest.raises(FramingError, match="more than 1000 elements"):
             for each in pieces:
                 assembler.feed([each])
 
