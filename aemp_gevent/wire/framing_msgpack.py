@@ -60,6 +60,9 @@ ERRORS: tuple[type[Exception], ...] = (
 # msgpack's defaults are 256 KiB and 1 MiB for each link, most of which never carry much at once.
 _BUFFER_SIZE = 4 * 1024
 
+_LONGEST_BYTES = 2**32 - 1
+"""The longest byte string that msgpack can carry."""
+
 # A value that no peer can send.
 _NOTHING = object()
 
@@ -126,7 +129,7 @@ def make_parting_encoder(longest_copied: int) -> Callable[[list[Any] | tuple[Any
             # Most are of these two, and a comparison takes a tenth of a look into a set.
             if kind is not str and kind is not int and kind not in short:
                 if kind is bytes:
-                    if len(element) > longest_copied:
+                    if longest_copied < len(element) <= _LONGEST_BYTES:
                         long = element
                     continue
                 # The header of a call is such a list.
