@@ -46,10 +46,11 @@ class Outbox:
         return packets
 
     def clear(self) -> None:
-        """Drop all packets."""
+        """Drop all packets, and the memory that large ones needed."""
         self.packets.clear()
         self.size = 0
         self._answers = 0
+        self.encode = FRAMINGS["msgpack"].encoder()
 
     # --- answers, which are not worth a new link ---
 

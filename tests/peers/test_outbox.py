@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -25,6 +26,18 @@ def test_packets_come_out_in_the_order_in_which_they_were_put(outbox: Outbox) ->
     taken = b"".join(outbox.take())
     assert list(packets_in(taken, with_calls=True, with_traces=True)) == [["p", 0], ["p", 1], ["p", 2]]
     assert (outbox.size, outbox.packets) == (0, [])
+
+
+def test_memory_for_a_large_packet_leaves_with_it(outbox: Outbox) -> None:
+    text = "x" * 1_000_000
+    tracemalloc.start()
+    try:
+        outbox.put(["p", text], Limits(2**26))
+        assert tracemalloc.get_traced_memory()[0] > 2 * len(text), "besides the packet the encoder has some"
+        outbox.take()
+        assert tracemalloc.get_traced_memory()[0] < 100_000
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(
