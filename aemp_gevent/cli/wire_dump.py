@@ -18,8 +18,9 @@ from gevent import socket
 from aemp_gevent.addresses.endpoints import Endpoint
 from aemp_gevent.errors import FramingError, GreetingError
 from aemp_gevent.runtime.quoting import quoted
+from aemp_gevent.wire.decoding import Decoder
 from aemp_gevent.wire.fragments import Assembler
-from aemp_gevent.wire.framing import FRAMINGS, Decoder, Framing
+from aemp_gevent.wire.framing import FRAMINGS, Framing
 from aemp_gevent.wire.greeting import MAX_LINE_BYTES, Greeting, parse_greeting
 from aemp_gevent.wire.limits import Limits
 

@@ -1,6 +1,7 @@
 from aemp_gevent.ports.scheduler cimport Scheduler
+from aemp_gevent.transport.transport cimport Sink
 
-cdef class Handshaking:
+cdef class Handshaking(Sink):
     cdef object __weakref__
     cdef public object transport, peer_nonce, up_since, why, state, second_path
     cdef public object _handshake, _make_tls, _refusals, _secure, _timer

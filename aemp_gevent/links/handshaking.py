@@ -19,7 +19,7 @@ from aemp_gevent.ports.scheduler import Scheduler
 from aemp_gevent.runtime.hub_calls import see_through
 from aemp_gevent.transport.datagrams import Ends
 from aemp_gevent.transport.tls_transport import TlsTransport
-from aemp_gevent.transport.transport import Transport
+from aemp_gevent.transport.transport import Sink, Transport
 from aemp_gevent.wire.beats import BeatKey
 from aemp_gevent.wire.greeting import MAX_LINE_BYTES, Greeting
 from aemp_gevent.wire.handshake import Handshake
@@ -32,7 +32,7 @@ MakeTls = Callable[[bool], "Tls"]
 """Makes one side of a TLS connection, the client's or the server's."""
 
 
-class Handshaking:
+class Handshaking(Sink):
     """What a link does before it is up, and when it ends.
 
     Args:
@@ -103,15 +103,6 @@ class Handshaking:
         self._timer: int | None = None
 
     # --- what the link does about it ---
-
-    def on_data(self, data: bytes | memoryview) -> None:
-        raise NotImplementedError
-
-    def on_end(self) -> None:
-        raise NotImplementedError
-
-    def on_room(self) -> None:
-        raise NotImplementedError
 
     def _greeted(self) -> None:
         """Decide about a peer that has greeted."""

@@ -26,8 +26,9 @@ from aemp_gevent.links.outgoing import Outgoing
 from aemp_gevent.links.traffic import Traffic
 from aemp_gevent.ports.scheduler import Scheduler
 from aemp_gevent.transport.transport import Transport
+from aemp_gevent.wire.decoding import Decoder
 from aemp_gevent.wire.fragments import Assembler
-from aemp_gevent.wire.framing import FRAMINGS, Decoder, Framing, check_packet, name_of_port
+from aemp_gevent.wire.framing import FRAMINGS, Framing, check_packet, name_of_port
 from aemp_gevent.wire.handshake import Handshake
 from aemp_gevent.wire.limits import Limits
 from aemp_gevent.wire.vocabulary import AFTER, SPAWN, VIA

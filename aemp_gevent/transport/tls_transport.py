@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from aemp_gevent.wire.tls import Tls
 
 
-class TlsTransport:
+class TlsTransport(Sink):
     """A transport that encrypts what goes over another one.
 
     Args:

@@ -3,12 +3,18 @@ from aemp_gevent.transport.system_calls cimport HAS_CALLS, receive, send
 cimport cython
 
 
+cdef class Sink:
+    cpdef on_data(self, data)
+    cpdef on_room(self)
+
+
 cdef class SocketTransport:
     cdef object __weakref__
     cdef public Py_ssize_t buffered, _batch_bytes, _batch_limit, _sent_ahead
     cdef public long long sent, sent_writes
-    cdef public object _socket, _hub, _loop, _view, _sink, _batches, _sending, _receive_into, _send_some, _flush, _read
+    cdef public object _socket, _hub, _loop, _view, _batches, _sending, _receive_into, _send_some, _flush, _read
     cdef public object _peer_address, _reader, _writer, _send_error
+    cdef public Sink _sink
     cdef public list _chunks
     cdef public bytearray _buffer
     cdef public int _descriptor

@@ -72,20 +72,26 @@ globals().update(HAS_CALLS=False)
 _NOT_NOW = (BlockingIOError, InterruptedError)
 
 
-class Sink(Protocol):
+class Sink:
     """Gets what a transport reads. Called on the hub: must not switch, must not raise."""
+
+    __slots__ = ()
 
     def on_data(self, data: bytes | memoryview) -> None:
         """Take bytes that arrived; the buffer is reused afterwards."""
+        raise NotImplementedError
 
     def on_end(self) -> None:
         """Note that the other side shut its sending side down; ours may keep sending."""
+        raise NotImplementedError
 
     def on_broken(self, why: str) -> None:
         """Note that the connection is gone, with everything that was under way."""
+        raise NotImplementedError
 
     def on_room(self) -> None:
         """Note that the system took some of what was written; ``buffered`` is what is left."""
+        raise NotImplementedError
 
 
 class Transport(Protocol):

@@ -28,44 +28,20 @@ Not here: which framing is chosen (:mod:`~.handshake`), and what packets mean.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from aemp_gevent.errors import FramingError
 from aemp_gevent.runtime.quoting import of_type
 from aemp_gevent.wire.limits import Limits
 
 from . import decoding, framing_json, framing_msgpack
+from .decoding import Decoder
 
 # [portname, *elements]. Any: the elements are whatever the framing carries.
 Encoder = Callable[[list[Any] | tuple[Any, ...]], bytes]
-
-
-class Decoder(Protocol):
-    """Turns a stream of bytes, cut anywhere, into packets."""
-
-    def feed(self, data: bytes | memoryview) -> None:
-        """Take the next bytes; iterate to the end before reusing their buffer."""
-
-    def __iter__(self) -> Iterator[Any]:
-        """Yield every complete packet, in order.
-
-        Raises the ``errors`` of its framing.
-        """
-        ...
-
-    def quickly(self) -> Iterable[Any]:
-        """Yield the same in the quickest way, which may raise an error that :meth:`retry` can handle."""
-        ...
-
-    def retry(self, error: Exception) -> Iterator[Any]:
-        """Decode in another way after an error of :meth:`quickly`; raise it if it is the peer's fault."""
-        ...
-
-    def rest(self) -> None:
-        """Give memory back that only large packets need, unless one has begun."""
 
 
 @dataclass(frozen=True)

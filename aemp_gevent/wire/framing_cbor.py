@@ -32,7 +32,7 @@ from aemp_gevent.runtime.quoting import quoted
 from aemp_gevent.wire.limits import Limits
 
 from .cbor_scanner import MAX_NESTING_RECEIVED, CborScanner, find_large_map
-from .decoding import OneWayDecoder
+from .decoding import Decoder
 from .values import Rules, lone_surrogate
 
 # What cbor2 raises for wrong bytes, or for an item that continues in the next read.
@@ -116,7 +116,7 @@ class _NoTags(Mapping[int, Callable[[Any, bool], Any]]):
 _NO_TAGS = _NoTags()
 
 
-class CborDecoder(OneWayDecoder):
+class CborDecoder(Decoder):
     """Decodes a stream of bytes into packets.
 
     After each :meth:`feed` iterate to the end; packets that a loop does not reach

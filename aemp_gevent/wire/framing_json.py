@@ -26,7 +26,7 @@ from aemp_gevent.runtime.quoting import quoted
 from aemp_gevent.wire.limits import Limits
 
 from .counting import count_json
-from .decoding import OneWayDecoder
+from .decoding import Decoder
 from .values import Rules, lone_surrogate
 
 # JSON::XS neither sends nor takes more, so no Perl node loses its link by this.
@@ -97,7 +97,7 @@ def _refuse_constant(name: str) -> NoReturn:
 _DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=_refuse_constant)
 
 
-class JsonDecoder(OneWayDecoder):
+class JsonDecoder(Decoder):
     """Decodes a stream of bytes into packets.
 
     After each :meth:`feed` iterate to the end; packets that a loop does not reach

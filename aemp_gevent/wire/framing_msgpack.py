@@ -40,6 +40,7 @@ from aemp_gevent.errors import FramingError, UnencodableMessageError
 from aemp_gevent.wire.limits import MAX_NUMBER_KEYS, UNCOUNTED_BYTES, Announced, Limits
 
 from .counting import ANNOUNCING, MsgpackCounter, too_many_numbers
+from .decoding import Decoder
 from .long_binaries import PartedPacket
 from .values import Rules, lone_surrogate
 
@@ -195,7 +196,7 @@ def _new_unpacker(limits: Limits, large: frozenset[str] = frozenset((_LARGE_LIST
     )
 
 
-class MsgpackDecoder:
+class MsgpackDecoder(Decoder):
     """Decodes a stream of bytes into packets.
 
     After each :meth:`feed` iterate to the end; packets that a loop does not reach

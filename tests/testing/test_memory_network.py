@@ -19,7 +19,7 @@ from aemp_gevent.errors import ListenError
 from aemp_gevent.node.node import Node
 from aemp_gevent.testing import MemoryNetwork
 from aemp_gevent.transport.connector import Connector, SocketConnector
-from aemp_gevent.transport.transport import SocketTransport, Transport
+from aemp_gevent.transport.transport import Sink, SocketTransport, Transport
 from tests.support.helpers import turns, wait_until
 from tests.support.networking import Deaths, Inbox
 from tests.support.seams import request_host_of
@@ -32,7 +32,7 @@ QUICK = {"heartbeat_interval": 0.1, "heartbeat_timeout": 0.3, "handshake_timeout
 # --- a transport like a socket's: the same tests with both ------------------------------------
 
 
-class Recorder:
+class Recorder(Sink):
     """A sink that keeps what it gets, and checks where that runs."""
 
     def __init__(self, transport: Transport) -> None:
@@ -45,7 +45,7 @@ class Recorder:
     def _check(self) -> None:
         assert getcurrent() is gevent.get_hub(), "a sink was called in somebody's greenlet"
 
-    def on_data(self, data: memoryview) -> None:
+    def on_data(self, data: bytes | memoryview) -> None:
         self._check()
         assert not self.news, "bytes behind the end"
         self.data += data

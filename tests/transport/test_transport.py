@@ -20,7 +20,7 @@ from aemp_gevent.transport.transport import LEAST_WRITE_BYTES, MANY_MESSAGES, WR
 from tests.support.helpers import on_hub, turns, wait_until
 
 
-class Sink:
+class Sink(transport_module.Sink):
     def __init__(self) -> None:
         self.data = b""
         self.reads = 0

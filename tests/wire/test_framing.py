@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 
 from aemp_gevent.errors import FramingError
 from aemp_gevent.wire import cbor_scanner, framing_json
-from aemp_gevent.wire.framing import FRAMINGS, Decoder, Framing, check_packet, name_of_port
+from aemp_gevent.wire.decoding import Decoder
+from aemp_gevent.wire.framing import FRAMINGS, Framing, check_packet, name_of_port
 from aemp_gevent.wire.framing_cbor import CborDecoder
 from aemp_gevent.wire.limits import Limits
 

@@ -1,0 +1,3 @@
+cdef class Decoder:
+    cpdef feed(self, data)
+    cpdef quickly(self)
