@@ -1,4 +1,5 @@
 from aemp_gevent.links.outgoing cimport Outgoing
+from aemp_gevent.ports.c_calls cimport PURE
 from aemp_gevent.ports.port cimport Receiver
 from aemp_gevent.ports.scheduler cimport Scheduler
 from aemp_gevent.wire.decoding cimport Decoder

@@ -339,14 +339,14 @@ class SocketTransport:
     def write(self, data: bytes) -> None:
         if self._batch_bytes >= self._batch_limit:
             self._end_batch()
-        size, chunk = len(data), (data,)
+        size = len(data)
         if not self._flush_asked:
             self._loop.run_callback(self._flush)
             self._flush_asked = True
-        # Neither a call nor a new object from here on: an exception may end what comes first, or a finalizer write.
+        # No new object from here on, and one call, the last: exceptions may end what comes first, and finalizers write.
         self.buffered += size
         self._batch_bytes += size
-        self._chunks += chunk
+        self._chunks.append(data)
 
     def _end_batch(self) -> None:
         """Begin another batch if this one is full, and hand the system what it takes at once."""
