@@ -21,6 +21,9 @@ _BINARY = 0xC6
 
 _HEADER_BYTES = 5
 
+_MOST_ROOM = 4 * 2**20
+"""How much memory is taken at once, in bytes: the system clears it, and nothing else is done meanwhile."""
+
 EMPTY = b"\xc4\x00"
 """In msgpack: no bytes."""
 
@@ -140,7 +143,8 @@ class LongBinary:
         if needed > self._room:
             # Not all of it at once, as much may be announced that never comes. The last step is a large one, because
             # for a small one Python takes more than is needed, and the system then provides new memory each time.
-            self._room = self._size if self._size <= 4 * needed else 2 * needed
+            is_last = self._size <= min(4 * needed, needed + _MOST_ROOM)
+            self._room = self._size if is_last else min(2 * needed, needed + _MOST_ROOM)
             self._file.seek(self._room - 1)
             self._file.write(b"\0")
             self._file.seek(self._size - self.missing)
