@@ -1,4 +1,4 @@
-from aemp_gevent.ports.c_calls cimport switch
+from aemp_gevent.ports.c_calls cimport PURE, popleft, switch
 from aemp_gevent.ports.deaths cimport Deaths
 from aemp_gevent.ports.port cimport Due, Port
 from aemp_gevent.ports.runner cimport Runner

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: MIT
+# cython: nonecheck=False
+# To test for None would cost every switch: ports, cells and runners never are None here, and what may be is tested.
 """Giving way: how a greenlet that waits for messages gives way to others.
 
 Which message it waits for is decided in :mod:`aemp_gevent.ports.receive`.
@@ -6,6 +8,7 @@ Which message it waits for is decided in :mod:`aemp_gevent.ports.receive`.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -17,9 +20,11 @@ from aemp_gevent.ports.deaths import NOBODY, Deaths
 from aemp_gevent.ports.port import DEAD, IDLE, QUEUED, RUNNING, Port, PortsOwner
 from aemp_gevent.ports.runner import Runner
 
-# Compiled, this name stands for a C function (c_calls.pxd), to which nothing can be assigned.
+# Compiled, these names stand for C functions, and PURE for 0 (c_calls.pxd). Nothing can be assigned to them.
+PURE: bool
+popleft: Callable[[deque[Any]], Any]
 switch: Callable[..., Any]
-globals().update(switch=greenlet.switch)
+globals().update(PURE=True, popleft=deque.popleft, switch=greenlet.switch)
 
 
 class GivingWay(Deaths):
@@ -54,7 +59,10 @@ class GivingWay(Deaths):
                 if due is not None and due.cell.waiter is not None:
                     # From greenlet to greenlet, without a runner in between: the hot path of
                     # two actors that send to each other.
-                    del runq[0]
+                    if PURE:
+                        del runq[0]
+                    else:
+                        popleft(runq)
                     if due is not port:
                         switch(due.cell.waiter)
                 else:
