@@ -23,7 +23,8 @@ from setuptools.command.build_ext import build_ext
 WISH = os.environ.get("AEMP_PURE_PYTHON", "")
 
 # nonecheck: an attribute of None is an error, as in the sources, and not what happens to be in the memory there.
-DIRECTIVES = {"language_level": "3", "nonecheck": True, "auto_pickle": False}
+# annotation_typing: annotations are no types, because these would refuse subclasses of built-in classes, such as enums.
+DIRECTIVES = {"language_level": "3", "nonecheck": True, "annotation_typing": False, "auto_pickle": False}
 
 
 class BuildAllOrNothing(build_ext):
@@ -52,22 +53,15 @@ class BuildAllOrNothing(build_ext):
 
         # At once, where processes can be forked: others would run this file again.
         can_fork = get_start_method() == "fork"
-        for annotated in (False, True):
-            group = [extension for extension in self.extensions if (extension.name in ANNOTATED) is annotated]
-            directives = DIRECTIVES | {"annotation_typing": annotated}
-            made = cythonize(
-                group,
-                nthreads=os.cpu_count() or 1 if can_fork else 0,
-                build_dir=self.build_temp,
-                compiler_directives=directives,
-            )
-            for extension, translated in zip(group, made, strict=True):
-                extension.sources = translated.sources
+        made = cythonize(
+            self.extensions,
+            nthreads=os.cpu_count() or 1 if can_fork else 0,
+            build_dir=self.build_temp,
+            compiler_directives=DIRECTIVES,
+        )
+        for extension, translated in zip(self.extensions, made, strict=True):
+            extension.sources = translated.sources
 
-
-# A .pxd cannot declare the local variables of functions with *args, as there are here. So these get their types from
-# annotations; elsewhere these are no types, because they would refuse subclasses of built-in classes, such as enums.
-ANNOTATED = {"aemp_gevent.ports.receive"}
 
 SOURCES = (path.with_suffix(".py") for path in Path("aemp_gevent").rglob("*.pxd"))
 MODULES = [] if WISH not in {"", "0"} else sorted(path.with_suffix("") for path in SOURCES if path.exists())

@@ -10,6 +10,7 @@ import ast
 import gc
 import inspect
 import os
+import pickle
 import re
 import shutil
 import signal
@@ -149,10 +150,14 @@ def test_every_attribute_of_a_class_with_types_is_declared() -> None:
     assert checked > 30
 
 
+ANNOTATION = re.compile(r": (?:[^,)\[]|\[[^]]*\])*?(?= = |,|\))")
+
+
 def documented_in(source: Path) -> dict[str, str]:
-    """Return the signatures of the functions in a source, each with its docstring."""
-    functions = re.finditer(r"def (\w+\([^)]*\)).*:\n +\"\"\"([^\"]*)\"\"\"", source.read_text())
-    return {re.sub(r": \w+", "", function[1]): function[2] for function in functions}
+    """Return the signatures of the functions in a source, each with its docstring, which may begin with a signature."""
+    pattern = r"def (\w+\([^)]*\)).*:\n +\"\"\"(?:(\w+\(.*\))\\n--\\n\\n\\\n +)?([^\"]*)\"\"\""
+    functions = re.finditer(pattern, source.read_text())
+    return {ANNOTATION.sub("", each[2] or each[1]).replace(" = ", "="): each[3] for each in functions}
 
 
 def test_what_is_written_by_hand_for_compiled_modules_takes_the_place_of_a_source() -> None:
@@ -172,6 +177,17 @@ def test_help_and_signature_of_snd_are_the_same_in_both_builds() -> None:
     }
     assert (aemp_gevent.snd.__doc__ or "").startswith("Send a message to a port: queue it and return.")
     assert aemp_gevent.snd.__name__ == "snd"
+
+
+def test_help_and_signature_of_receive_are_the_same_in_both_builds() -> None:
+    shown = {each.__name__: re.sub(": '[^']*'| -> .*", "", str(inspect.signature(each))) for each in (receive, get)}
+    assert {name: text.replace(" = ", "=") for name, text in shown.items()} == {
+        "receive": "(*patterns, timeout=None, default='raise ReceiveTimeout')",
+        "get": "(tag, timeout=None)",
+    }
+    assert (inspect.getdoc(receive) or "").startswith("Return the first queued message that matches any pattern")
+    assert receive.__name__ == "receive"
+    assert pickle.loads(pickle.dumps(receive)) is receive
 
 
 @pytest.mark.skipif(not aemp_gevent.is_compiled, reason="Python's own tuples are tracked until they are looked at")

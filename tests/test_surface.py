@@ -116,7 +116,7 @@ print(*sorted(set(sys.modules) - before))
     assert not heavy & {name.partition(".")[0] for name in loaded}
     ours = [name for name in loaded if name.startswith("aemp_gevent")]
     assert len(loaded) - len(ours) <= 20, loaded
-    assert len(ours) <= 83, ours  # one takes 0.2 ms
+    assert len(ours) <= 84, ours  # one takes 0.2 ms
 
 
 @pytest.mark.parametrize(

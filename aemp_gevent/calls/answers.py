@@ -16,7 +16,7 @@ from aemp_gevent.ports.monitors import KillMonitor, Monitor
 from aemp_gevent.ports.patterns import Handler, Message
 from aemp_gevent.ports.port import RUNNING, AnyPort, Port, ReplyPort, activate
 from aemp_gevent.ports.reasons import Reason
-from aemp_gevent.ports.receive import receive_for
+from aemp_gevent.ports.receiving import receive_for
 from aemp_gevent.ports.runner import Runner
 from aemp_gevent.ports.scheduler import Scheduler
 

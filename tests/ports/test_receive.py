@@ -308,7 +308,7 @@ def test_timeout_counts_from_the_call_although_receive_waited_first(node, log, h
 def test_time_that_a_handler_took_is_part_of_the_timeout(node, monkeypatch, seconds):
     now = [0.0]
     ended: list[Any] = []
-    monkeypatch.setattr("aemp_gevent.ports.receive.monotonic", lambda: now[0])
+    monkeypatch.setattr("aemp_gevent.ports.receiving.monotonic", lambda: now[0])
 
     def take_long():
         now[0] = seconds
@@ -405,7 +405,7 @@ def test_what_each_of_two_sockets_brought_before_the_timeout_is_received(node, m
     writing, start = two_sockets
     now = [0.0]
     received: list[Any] = []
-    monkeypatch.setattr("aemp_gevent.ports.receive.monotonic", lambda: now[0])
+    monkeypatch.setattr("aemp_gevent.ports.receiving.monotonic", lambda: now[0])
 
     def is_wanted(tag):
         if tag == "slow":

@@ -27,7 +27,7 @@ SCHEDULER = (
 
 CORE = (
     *SCHEDULER,
-    *("ports/receive.py", "ports/port.py", "ports/monitors.py"),
+    *("ports/receive.py", "ports/receiving.py", "ports/port.py", "ports/monitors.py"),
     *("node/node_ports.py", "node/sending.py", "node/monitoring.py", "node/registering.py", "node/running.py"),
     "node/calling.py",
 )

@@ -271,7 +271,7 @@ def test_real_time_is_back_afterwards():
         assert gevent.get_hub().loop is not real
         assert loop_watch.monotonic is time.monotonic
     assert gevent.get_hub().loop is real
-    from aemp_gevent.ports import receive as module
+    from aemp_gevent.ports import receiving as module
 
     assert module.monotonic is time.monotonic is clock
     gevent.sleep(0.001)
