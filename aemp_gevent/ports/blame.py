@@ -25,8 +25,8 @@ _MAX_NAME = 150
 
 _MAX_WRAPPERS = 10
 
-_KINDS = {"function", "cython_function_or_method"}
-"""The types of functions written in Python, and of those in compiled modules. ``snd`` is a built-in method there."""
+_KINDS = {"function", "cython_function_or_method", "builtin_function_or_method"}
+"""The types of functions written in Python, and of those in compiled modules: ``receive`` and ``snd`` are built-in."""
 
 
 def blame(error: BaseException, function: Any, what: str) -> None:
@@ -41,10 +41,7 @@ def blame(error: BaseException, function: Any, what: str) -> None:
         what: What that is.
     """
     function = _unwrapped(function)
-    kind = type(function)
-    if kind is BuiltinMethodType and _is_ours(type(function.__self__).__module__):
-        return
-    if kind.__name__ in _KINDS and _is_ours(function.__module__):
+    if type(function).__name__ in _KINDS and _is_ours(_module_of(function)):
         return
     with suppress(Exception):  # raised by a class of users
         vars(error)[_MARK] = f"the {what} is {_where(function)}"
@@ -76,6 +73,12 @@ def _is_from_default(error: BaseException) -> bool:
 
 def _is_ours(module: object) -> bool:
     return isinstance(module, str) and module.partition(".")[0] == _PACKAGE
+
+
+def _module_of(function: Any) -> object:
+    """Return the name of the module that has a function; of a built-in method, that of its object's class."""
+    module: object = function.__module__
+    return type(function.__self__).__module__ if module is None and type(function) is BuiltinMethodType else module
 
 
 def _unwrapped(function: Any) -> Any:

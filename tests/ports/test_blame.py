@@ -10,6 +10,7 @@ import weakref
 import pytest
 
 from aemp_gevent import Node
+from aemp_gevent.ports.receive import get, receive
 from tests.support.helpers import wait_until
 
 # --- calls with the wrong arguments -----------------------------------------------------------
@@ -147,11 +148,20 @@ def test_the_log_line_of_an_error_of_the_library_names_no_function(caplog, monke
     assert ";" not in caplog.messages[-1]
 
 
-def test_the_log_line_names_no_method_of_the_library_that_users_gave(caplog):
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [
+        (lambda node: node.snd(node.rcv(node.port(), "tag", node.snd), "tag"), "snd()"),  # it takes at least a port
+        (lambda node: node.port_async(receive, 5), "5 is not a pattern"),
+        (lambda node: node.port_async(functools.partial(get, "tag", timeout=0)), "ReceiveTimeout"),
+    ],
+    ids=["snd", "receive", "get"],
+)
+def test_the_log_line_names_no_function_of_the_library_that_users_gave(call, error, caplog):
     node = Node()
-    node.snd(node.rcv(node.port(), "tag", node.snd), "tag")  # snd takes at least a port
+    call(node)
     wait_until(lambda: [text for text in caplog.messages if text.startswith("exception")])
-    assert "snd()" in caplog.text
+    assert error in caplog.text
     assert ";" not in caplog.messages[-1]
 
 
