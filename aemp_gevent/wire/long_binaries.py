@@ -22,7 +22,8 @@ _BINARY = 0xC6
 _HEADER_BYTES = 5
 
 _MOST_ROOM = 4 * 2**20
-"""How much memory is taken at once, in bytes: the system clears it, and nothing else is done meanwhile."""
+"""How much memory is taken at once, in bytes, and at most twice as much in the last step: the system clears it, and
+nothing else is done meanwhile."""
 
 EMPTY = b"\xc4\x00"
 """In msgpack: no bytes."""
@@ -143,7 +144,7 @@ class LongBinary:
         if needed > self._room:
             # Not all of it at once, as much may be announced that never comes. The last step is a large one, because
             # for a small one Python takes more than is needed, and the system then provides new memory each time.
-            is_last = self._size <= min(4 * needed, needed + _MOST_ROOM)
+            is_last = self._size <= min(4 * needed, needed + 2 * _MOST_ROOM)
             self._room = self._size if is_last else min(2 * needed, needed + _MOST_ROOM)
             self._file.seek(self._room - 1)
             self._file.write(b"\0")

@@ -194,6 +194,15 @@ def test_announced_bytes_take_no_memory() -> None:
     assert memory < 10_000
 
 
+def test_memory_for_a_very_long_one_is_taken_in_steps() -> None:
+    mebibyte = bytes(range(256)) * 2**12
+    long = LongBinary(1, 3, 12 * len(mebibyte))
+    for taken in range(12):
+        _rest, memory = traced(lambda: long.take(mebibyte))
+        assert memory < (taken + 9.1) * len(mebibyte)
+    assert long.value() == 12 * mebibyte
+
+
 @pytest.mark.parametrize("size", [2**18, 2**20, 2**20 + 1])
 def test_nothing_is_copied_at_the_end(size: int) -> None:
     block = bytes(size - 1)
@@ -207,6 +216,21 @@ def test_nothing_is_copied_at_the_end(size: int) -> None:
 
     value, memory = traced(put_together)
     assert value == block + b"1"
+    assert memory < size + 10_000
+
+
+@pytest.mark.parametrize("mebibytes", [5, 9, 12, 17, 23, 32])
+def test_no_more_than_needed_is_taken_at_the_end(mebibytes: int) -> None:
+    size, piece = mebibytes * 2**20, bytes(60_000)
+
+    def put_together() -> bytes:
+        long = LongBinary(1, 3, size)
+        while long.missing:
+            long.take(piece)
+        return long.value()
+
+    value, memory = traced(put_together)
+    assert len(value) == size
     assert memory < size + 10_000
 
 
