@@ -33,7 +33,8 @@ from aemp_gevent.ports.reasons import describe
 from aemp_gevent.runtime.hints import ONCE, kind_of, nearest
 from aemp_gevent.runtime.quoting import quoted
 from aemp_gevent.runtime.tracing import TRACING, trace_in
-from aemp_gevent.wire.framing import FRAMINGS, name_of_port
+from aemp_gevent.wire.framing import name_of_port
+from aemp_gevent.wire.framing_msgpack import make_resting_encoder
 from aemp_gevent.wire.vocabulary import (
     BYE,
     CALL,
@@ -87,7 +88,7 @@ MAX_REPLY_BYTES = 4096
 _ANSWERED = frozenset({LOOKUP, TIME, INFO, INSPECT, LOG, CAN, SND, RELAY, EVAL})
 """Requests that have an answer: in a call of one, the last argument is the port that waits for it."""
 
-_ENCODE = FRAMINGS["msgpack"].encoder()
+_ENCODE = make_resting_encoder()
 
 _TAKES_MORE = 0x04
 """The flag of a function's code that takes any number of arguments."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from aemp_gevent.wire.framing import FRAMINGS
+from aemp_gevent.wire.framing_msgpack import make_resting_encoder
 from aemp_gevent.wire.limits import Limits
 from aemp_gevent.wire.vocabulary import CALL, SPAWN
 
@@ -20,7 +21,7 @@ class Outbox:
         self.packets: list[bytes] = []
         self.size = 0
         """Bytes of all packets. Any thread may read this."""
-        self.encode = FRAMINGS["msgpack"].encoder()
+        self.encode = make_resting_encoder()
         self._answers = 0  # how many packets at the head only answer the peer
 
     def put(self, packet: list[Any], limits: Limits) -> int:
@@ -46,11 +47,10 @@ class Outbox:
         return packets
 
     def clear(self) -> None:
-        """Drop all packets, and the memory that large ones needed."""
+        """Drop all packets."""
         self.packets.clear()
         self.size = 0
         self._answers = 0
-        self.encode = FRAMINGS["msgpack"].encoder()
 
     # --- answers, which are not worth a new link ---
 

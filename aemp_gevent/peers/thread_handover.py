@@ -15,7 +15,7 @@ from aemp_gevent.links.flow_control import Room, has_room
 from aemp_gevent.ports.scheduler import Scheduler
 from aemp_gevent.runtime.threads import ThreadLocal
 from aemp_gevent.settings.fields import Settings
-from aemp_gevent.wire.framing import FRAMINGS
+from aemp_gevent.wire.framing_msgpack import make_resting_encoder
 
 
 class Sendable(Protocol):
@@ -53,7 +53,7 @@ class _SendingThread:
     """One native thread that sends: what it encodes with, and how far the hub is behind it."""
 
     def __init__(self) -> None:
-        self.encode = FRAMINGS["msgpack"].encoder()
+        self.encode = make_resting_encoder()
         # Two counters, each with one thread that writes it, instead of one with a lock.
         self.handed_bytes = 0  # by the thread
         self.taken_bytes = 0  # by the hub

@@ -39,7 +39,7 @@ from aemp_gevent.peers.peer_host import Outlet, PeerHost
 from aemp_gevent.ports.reasons import Reason
 from aemp_gevent.runtime.quoting import worded
 from aemp_gevent.wire.beats import MAX_SECONDS
-from aemp_gevent.wire.framing import FRAMINGS
+from aemp_gevent.wire.framing_msgpack import make_resting_encoder
 from aemp_gevent.wire.limits import Limits
 from aemp_gevent.wire.vocabulary import VIA, VIA_DOWN, VIA_STATE, VIA_UP
 
@@ -119,7 +119,7 @@ class VirtualLink:
         self.received_packets = 0
         self._relay = relay
         self._origin, self._destination = origin, destination
-        self._encode = FRAMINGS["msgpack"].encoder()
+        self._encode = make_resting_encoder()
         # An array of five, the last of which is the packet: it is encoded once, wherever it goes.
         self._wrapping = self._encode(["", VIA, origin, destination, None])[:-1]
         self._limits = limits.less(len(self._wrapping), _WRAPPING_ELEMENTS)

@@ -104,6 +104,27 @@ def make_encoder() -> Callable[[list[Any] | tuple[Any, ...]], bytes]:
     return encode
 
 
+def make_resting_encoder() -> Callable[[list[Any] | tuple[Any, ...]], bytes]:
+    """Return a function like that of :func:`make_encoder`, which keeps no memory that only large packets need.
+
+    For encoders that live long and that no heartbeat replaces.
+    """
+    encode = make_encoder()
+
+    def encode_and_rest(packet: list[Any] | tuple[Any, ...]) -> bytes:
+        nonlocal encode
+        is_small = False  # unless it is encoded: a part of what is refused may be large
+        try:
+            data = encode(packet)
+            is_small = len(data) <= UNCOUNTED_BYTES
+            return data
+        finally:
+            if not is_small:
+                encode = make_encoder()
+
+    return encode_and_rest
+
+
 def make_parting_encoder(longest_copied: int) -> Callable[[list[Any] | tuple[Any, ...]], Any]:
     """Return a function like that of :func:`make_encoder`, which does not copy long byte strings.
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+import tracemalloc
 
 import gevent
 import pytest
@@ -125,6 +126,34 @@ def test_other_native_thread_sends(place: Place) -> None:
     wait_until(lambda: len(inbox.messages) == 200)
     thread.join()
     assert [message[0] for message in inbox.messages] == list(range(200))
+
+
+@pytest.mark.parametrize("is_other", [False, True], ids=["own-thread", "other-thread"])
+def test_memory_for_large_messages_is_given_back(place: Place, is_other: bool) -> None:
+    inbox, text, is_over = Inbox(place.s1), "x" * 3_000_000, threading.Event()
+
+    def send_from_afar() -> None:
+        place.public.snd(inbox, text)
+        is_over.wait(60)
+
+    thread = threading.Thread(target=send_from_afar)
+    place.public.snd(inbox, "the link is up")
+    wait_until(lambda: inbox.messages)
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        if is_other:
+            thread.start()
+        else:
+            place.public.snd(inbox, text)
+        wait_until(lambda: len(inbox.messages) == 2)
+        inbox.messages.clear()
+        wait_until(lambda: tracemalloc.get_traced_memory()[0] - before < len(text))
+    finally:
+        tracemalloc.stop()
+        is_over.set()
+    if is_other:
+        thread.join()
 
 
 def linked(here: Node, there: Node) -> tuple[Inbox, Deaths, Deaths]:

@@ -12,6 +12,7 @@ import sys
 import tracemalloc
 from collections import OrderedDict, namedtuple
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aemp_gevent.errors import FramingError
+from aemp_gevent.errors import FramingError, UnencodableMessageError
 from aemp_gevent.wire import cbor_scanner, framing_json
 from aemp_gevent.wire.decoding import Decoder
 from aemp_gevent.wire.framing import FRAMINGS, Framing, check_packet, name_of_port
 from aemp_gevent.wire.framing_cbor import CborDecoder
+from aemp_gevent.wire.framing_msgpack import make_resting_encoder
 from aemp_gevent.wire.limits import Limits
 
 ROOT = Path(__file__).parents[2]
@@ -488,6 +490,20 @@ def test_decoder_that_never_got_much_takes_little_memory() -> None:
             decoders.append(decoder)
 
     assert peak_memory(make) < 100 * 64 * 1024
+
+
+@pytest.mark.parametrize("end", [1, 2**64], ids=["encoded", "refused"])
+def test_encoder_that_nobody_replaces_keeps_no_memory_of_a_large_message(end: int) -> None:
+    encode, text = make_resting_encoder(), "x" * 900_000
+    tracemalloc.start()
+    try:
+        for _ in range(2):
+            with suppress(UnencodableMessageError):
+                encode(["p", text, end])
+            assert tracemalloc.get_traced_memory()[0] < 100_000
+        assert encode(["p", 1]) == MSGPACK.encoder()(["p", 1])
+    finally:
+        tracemalloc.stop()
 
 
 @each_framing

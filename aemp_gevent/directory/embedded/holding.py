@@ -18,7 +18,7 @@ from typing import Any
 from aemp_gevent.directory.embedded.host import EmbeddedHost
 from aemp_gevent.directory.embedded.turns import Turns
 from aemp_gevent.peers.peer import Peer
-from aemp_gevent.wire.framing import FRAMINGS
+from aemp_gevent.wire.framing_msgpack import make_resting_encoder
 
 HOLD_SECONDS = 2.0
 """How long answers are held back. A link to another continent takes less, and callers that wait 5 s still get one."""
@@ -60,7 +60,7 @@ class HeldAnswers:
         self._warn = warn
         self._held: deque[Request] = deque()
         self._size = 0  # of all that were held, in bytes
-        self._encode = FRAMINGS["msgpack"].encoder()
+        self._encode = make_resting_encoder()
         self._timer: int | None = None
         self.is_over = not host.has_seeds
         """Whether answers are given."""

@@ -23,7 +23,7 @@ from aemp_gevent.directory.embedded.protocol import GLOBALS
 from aemp_gevent.directory.engine import NODES, Entries
 from aemp_gevent.directory.merge import Change, Source
 from aemp_gevent.errors import UnencodableMessageError
-from aemp_gevent.wire.framing import FRAMINGS
+from aemp_gevent.wire.framing_msgpack import make_resting_encoder
 
 MAX_BYTES = 64 * 2**20
 """Bytes of one client's entries that are kept, counted as they are sent."""
@@ -48,7 +48,7 @@ class Screening:
         self._warn = warn
         self._max_entries = host.settings.max_directory_entries
         self._max_bytes = MAX_BYTES
-        self._encode = FRAMINGS["msgpack"].encoder()
+        self._encode = make_resting_encoder()
 
     def screen(self, guest: Guest, source: Source, family: str, change: Change, has: Entries) -> tuple[Change, Account]:
         """Return what to apply of a change, and the account of its peer after that.

@@ -22,7 +22,7 @@ from urllib.parse import quote, unquote
 
 from aemp_gevent.directory.etcd.client import EtcdClient, Json, decoded, encoded
 from aemp_gevent.runtime.logs import Log
-from aemp_gevent.wire.framing_msgpack import ERRORS, MsgpackDecoder, make_encoder
+from aemp_gevent.wire.framing_msgpack import ERRORS, MsgpackDecoder, make_resting_encoder
 from aemp_gevent.wire.limits import Limits
 
 _PAGE = 500
@@ -58,7 +58,7 @@ class Keyspace:
         self._above_families = len(f"{prefix}/db/".encode())
         self._node = node
         self._skipped_at = -math.inf
-        self.encode: Callable[[list[Any]], bytes] = make_encoder()
+        self.encode: Callable[[list[Any]], bytes] = make_resting_encoder()
         """Returns the msgpack of a list; a value is encoded as a list of one."""
         self.node_key = f"{prefix}/node/{_escaped(node)}".encode()
         """The key that is attached to the current lease of this node."""
