@@ -23,7 +23,7 @@ from setuptools.command.build_ext import build_ext
 WISH = os.environ.get("AEMP_PURE_PYTHON", "")
 
 # nonecheck: an attribute of None is an error, as in the sources, and not what happens to be in the memory there.
-# annotation_typing: annotations are no types, because these would refuse subclasses of built-in classes, such as enums.
+# annotation_typing: annotations are not types, which would refuse subclasses of built-in classes, such as enums.
 DIRECTIVES = {"language_level": "3", "nonecheck": True, "annotation_typing": False, "auto_pickle": False}
 
 

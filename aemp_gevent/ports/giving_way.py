@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 # cython: nonecheck=False
-# To test for None would cost every switch: ports, cells and runners never are None here, and what may be is tested.
+# To test for None would cost every switch: ports, cells and runners are never None here, and what may be is tested.
 """Giving way: how a greenlet that waits for messages gives way to others.
 
-Which message it waits for is decided in :mod:`aemp_gevent.ports.receive`.
+Which message it waits for is decided in :mod:`aemp_gevent.ports.receiving`.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from aemp_gevent.ports.scheduler import Scheduler
 from aemp_gevent.runtime.quantities import Seconds, to_seconds
 
 _RAISE: Final = str(b"raise ReceiveTimeout", "ascii")
-"""No other object, as it is made here; a text, because only plain values show in the signature of a C function."""
+"""Made here, so that no other object is identical; a text, because signatures of C functions show only plain values."""
 
 
 def receive(*patterns: Pattern, timeout: Seconds | None = None, default: Any = _RAISE) -> Any:

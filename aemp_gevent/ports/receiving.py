@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Receiving: which message a greenlet takes that waits for one, and until when it waits.
+"""Receiving: which message a waiting greenlet takes, and how long it waits.
 
 How it gives way to others meanwhile is decided in :mod:`aemp_gevent.ports.giving_way`. What users call is in
 :mod:`aemp_gevent.ports.receive`.
@@ -63,7 +63,7 @@ class Deadline:
 
 
 def receive_for(port: Port, matches: Matcher | None, timeout: float | None) -> Message:
-    """Receive for a port that this greenlet holds. Called by what users call, and by code that waits for answers."""
+    """Receive for a port that this greenlet holds. Called by ``receive`` and by code that waits for answers."""
     current = getcurrent()
     cell = port.cell
     scheduler: Scheduler = cell.scheduler  # type: ignore[assignment]  # the only kind of PortHost

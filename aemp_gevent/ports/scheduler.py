@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 # cython: nonecheck=False
-# To test for None would cost every message: ports, cells and runners never are None here, and what may be is tested.
+# To test for None would cost every message: ports, cells and runners are never None here, and what may be is tested.
 """The scheduler: runs callbacks without a greenlet for each port, lets them block, and keeps a pool of idle runners.
 
 It consists of layers, each of which knows only those below it: :class:`Scheduler` here, then

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import os
 import random
@@ -207,6 +208,23 @@ def test_a_timeout_is_a_timeout_error_that_knows_how_long(me, call):
 def test_a_default_is_returned_instead(me, timeout, default):
     assert receive(timeout=timeout, default=default) is default
     assert receive("tag", timeout=timeout, default=default) is default
+
+
+def test_the_text_that_is_shown_as_the_default_is_a_text_like_any_other(node, me):
+    shown = inspect.signature(receive).parameters["default"].default
+    text = "".join(shown)
+    assert receive(timeout=0, default=text) is text
+    assert receive(text, timeout=0, default=None) is None
+    node.snd(me, text, 1)
+    assert receive(text, timeout=0) == (text, 1)
+
+
+def test_arguments_that_receive_does_not_take_are_refused(me):
+    for name in ("pattern", "patterns", "others", "limit"):
+        with pytest.raises(TypeError, match=rf"receive\(\) got an unexpected keyword argument '{name}'"):
+            receive(**{name: "tag"})
+    with pytest.raises(TypeError, match="None is not a pattern"):
+        receive(None, timeout=0)
 
 
 def test_a_default_does_not_hide_other_errors(node, me):
