@@ -31,7 +31,7 @@ from aemp_gevent.wire.fragments import Assembler
 from aemp_gevent.wire.framing import FRAMINGS, Framing, check_packet, name_of_port
 from aemp_gevent.wire.handshake import Handshake
 from aemp_gevent.wire.limits import Limits
-from aemp_gevent.wire.vocabulary import AFTER, SPAWN, VIA
+from aemp_gevent.wire.vocabulary import AFTER, BYE, SPAWN, VIA
 
 # Compiled, this name stands for 0 (c_calls.pxd). Nothing can be assigned to it.
 PURE: bool
@@ -438,6 +438,17 @@ class Link(Outgoing):
         except BaseException:  # Ctrl-C, and it is not known how much was handled
             self.fail("interrupted")
             raise
+
+    def leave(self, *, is_used: bool) -> None:
+        """Send nothing more, and handle nothing more but the end, as this node shuts down.
+
+        Args:
+            is_used: Whether messages go over this connection, so that the goodbye does, too.
+        """
+        if is_used and not self.finished and self.greeting is not None and self.greeting.is_ours:
+            self.send(["", BYE])
+        self.finish()
+        self.deafen()
 
     def deafen(self) -> None:
         """Handle nothing more of what comes, but its end."""

@@ -34,6 +34,8 @@ class LeavingHost(Protocol):
 class Leaver:
     """The owner of a link that has only to be read to its end, as this node shuts down.
 
+    If its handshake is under way, the peer may use the link already, so it gets its goodbye when that is over.
+
     Args:
         host: Hears of the end.
     """
@@ -47,11 +49,12 @@ class Leaver:
     def failed(self, link: Link, why: str) -> None:
         self._host.changed()
 
+    def came_up(self, link: Link) -> None:
+        link.leave(is_used=True)
+
     # Nothing is answered any more.
 
     def greeted(self, link: Link) -> None: ...
-
-    def came_up(self, link: Link) -> None: ...
 
     def begins(self, link: Link, packet: list[Any]) -> bool:
         return True

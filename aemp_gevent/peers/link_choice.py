@@ -424,11 +424,10 @@ class LinkChoosingPeer(Peer):
             if not (link.is_up or link.proved):
                 link.close()
                 continue
-            is_ours = link.greeting is not None and link.greeting.is_ours
-            if link is self.link and is_ours and not link.finished:
-                link.send(["", BYE])
-            link.finish()
-            link.deafen()
+            if link.is_up or self.link is not None:
+                link.leave(is_used=link is self.link)
+            # Otherwise the peer, to which we have proved ourselves, may use it already: it gets its goodbye from the
+            # link's next owner, once the peer has proved itself.
             if not link.closed:
                 leaving.append(link)
         if self._newcomer is not None:

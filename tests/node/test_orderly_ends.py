@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import struct
+from typing import Any
 
 import gevent
 import pytest
 from gevent import socket
 
 from aemp_gevent.node.node import Node
-from tests.support.helpers import wait_until
+from tests.support.helpers import turns, wait_until
 from tests.support.networking import OUR_PROVIDER, Deaths, MakeNode, RawListener, RawPeer
 from tests.support.seams import network_of
 
@@ -48,6 +50,29 @@ def test_greeting_that_comes_after_our_goodbye_is_not_answered(node: Node) -> No
     first.close()
     second.close()
     leaving.join()
+
+
+@pytest.mark.parametrize(("extras", "goodbyes"), [(OURS, [["", "bye"]]), ((), [])], ids=["ours", "Perl's"])
+def test_peer_that_knows_us_already_gets_a_goodbye_once_we_know_it(
+    node: Node, extras: Any, goodbyes: list[Any]
+) -> None:
+    """For it the link may have been up when we left, and it would take this for a link that is lost."""
+    peer = RawPeer.dial(node, extras=extras)
+    peer.greet()
+    wait_until(lambda: any(link.proved for peer in network_of(node).peers.values() for link in peer._links))
+    leaving = gevent.spawn(node.shutdown, 5)
+    turns(5)
+    peer.sock.sendall(peer.handshake.prove())
+    while not peer.handshake.is_open:
+        peer.handshake.receive(peer._read())
+    peer._feed(peer.handshake.leftover)
+    with contextlib.suppress(EOFError):
+        while True:
+            peer._feed(peer._read())
+    assert [packet for packet in peer._packets if packet] == goodbyes
+    peer.close()
+    leaving.join(timeout=2)
+    assert leaving.dead, "it waits for nothing else"
 
 
 @pytest.mark.parametrize("is_reset", [True, False], ids=["reset", "closed"])
