@@ -36,7 +36,7 @@ def receive(*patterns: Pattern, timeout: Seconds | None = None, default: Any = _
     itself; it is asked once about each message.
 
     Args:
-        patterns: Each a tag (str), a list of elements as in ``rcv``, a type (of the
+        patterns: Alternatives, each for a whole message: a tag (str), a list of elements as in ``rcv``, a type (of the
             first element), or a predicate called with ``*msg``. None given: any message.
             What a predicate raises is raised here; an element that cannot be compared does not match.
         timeout: Seconds to wait; None waits forever, 0 polls: it looks at what is queued when it is called.
@@ -47,7 +47,8 @@ def receive(*patterns: Pattern, timeout: Seconds | None = None, default: Any = _
         PortKilled: The port was killed; let it pass. Every later call raises it again.
         NoPortContextError: Not in a port; see ``port_async`` and ``attach``.
         ReceiverBusyError: Another greenlet receives for this port.
-        TypeError: One of the patterns is not a pattern.
+        EndlessWaitError: Nothing is left that could send, and no timeout is given.
+        TypeError: One of the patterns is not a pattern, or the timeout is not a number.
     """
     current = getcurrent()
     port: Port | None

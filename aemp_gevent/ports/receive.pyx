@@ -40,7 +40,7 @@ def receive(pattern=NOTHING, /, *others, timeout=None, default=NOTHING):
     itself; it is asked once about each message.
 
     Args:
-        patterns: Each a tag (str), a list of elements as in ``rcv``, a type (of the
+        patterns: Alternatives, each for a whole message: a tag (str), a list of elements as in ``rcv``, a type (of the
             first element), or a predicate called with ``*msg``. None given: any message.
             What a predicate raises is raised here; an element that cannot be compared does not match.
         timeout: Seconds to wait; None waits forever, 0 polls: it looks at what is queued when it is called.
@@ -51,7 +51,8 @@ def receive(pattern=NOTHING, /, *others, timeout=None, default=NOTHING):
         PortKilled: The port was killed; let it pass. Every later call raises it again.
         NoPortContextError: Not in a port; see ``port_async`` and ``attach``.
         ReceiverBusyError: Another greenlet receives for this port.
-        TypeError: One of the patterns is not a pattern.
+        EndlessWaitError: Nothing is left that could send, and no timeout is given.
+        TypeError: One of the patterns is not a pattern, or the timeout is not a number.
     """
     cdef Port port
     cdef Cell cell
