@@ -103,7 +103,10 @@ class Log:
 
     def is_enabled_for(self, level: int) -> bool:
         """Return whether lines of a level are logged."""
-        return self._logger.isEnabledFor(level)
+        # As Logger.isEnabledFor says it, which looks into a cache, and takes a lock where nothing is in there. In a
+        # monkey-patched program it is one of gevent's, and another thread that waits for it may do so forever.
+        logger = self._logger
+        return not logger.disabled and logger.manager.disable < level >= logger.getEffectiveLevel()
 
     def log(self, level: int, text: str, *args: object, exc_info: BaseException | None = None, depth: int = 1) -> None:
         """Log a line.
@@ -115,7 +118,7 @@ class Log:
             exc_info: An exception whose traceback is shown.
             depth: The number of calls between this one and the code that the line names as its place.
         """
-        if self._logger.isEnabledFor(level):
+        if self.is_enabled_for(level):
             shown = [arg if isinstance(arg, (int, float)) else _shown(arg) for arg in args]
             is_echo = any(isinstance(arg, Brief) and _holds_record(arg.message) for arg in args)
             extra = {"is_echo": True} if is_echo else None  # for what sends this node's log to others

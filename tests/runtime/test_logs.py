@@ -215,3 +215,32 @@ def test_every_logger_of_the_package_escapes() -> None:
         ]
         name = str(source.relative_to(PACKAGE))
         assert not calls or name in HANDLES_LOGGERS, f"{name}: make a logs.Log instead"
+
+
+class HeldForever:
+    """A lock that nobody gets."""
+
+    def acquire(self, *_args: object) -> None:
+        raise AssertionError("logging's lock was waited for")
+
+    __enter__ = acquire
+
+    def __exit__(self, *_args: object) -> None: ...
+
+
+def test_whether_a_line_is_logged_is_known_without_logging_s_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A native thread that sends asks for it, and in a patched program might wait for that lock forever."""
+    logger, log = logging.getLogger("aemp_gevent.test"), Log("aemp_gevent.test")
+    levels = (0, 5, 10, 20, 30, 40)
+    for disabled in (False, True):
+        for below in levels:
+            for least in levels:
+                monkeypatch.setattr(logger, "disabled", disabled)
+                monkeypatch.setattr(logger.manager, "disable", below)
+                logger.setLevel(least)  # which forgets what was asked before
+                expected = [logger.isEnabledFor(level) for level in levels]
+                logger.setLevel(least)
+                with monkeypatch.context() as held:
+                    held.setattr(logging, "_lock", HeldForever())
+                    assert [log.is_enabled_for(level) for level in levels] == expected
+    logger.setLevel(logging.NOTSET)
