@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import gevent
 
+from aemp_gevent.links.heartbeat import Pulse
 from aemp_gevent.links.link import Link
 from aemp_gevent.peers.peer import Peer
 from aemp_gevent.runtime.logs import Log
@@ -23,6 +24,9 @@ class LeavingHost(Protocol):
 
     @property
     def peers(self) -> Mapping[str, Peer]: ...
+
+    @property
+    def pulse(self) -> Pulse: ...
 
     def changed(self) -> None:
         """Wake all greenlets that wait for links to come or go."""
@@ -50,6 +54,7 @@ class Leaver:
         self._host.changed()
 
     def came_up(self, link: Link) -> None:
+        self._host.pulse.add(link, [], lambda _link: None)  # it needs no probe: nothing more is sent
         link.leave(is_used=True)
 
     # Nothing is answered any more.

@@ -420,18 +420,19 @@ class LinkChoosingPeer(Peer):
 
     def depart(self) -> list[Link]:
         leaving: list[Link] = []
-        for link in self._links:
+        current = self.link
+        for link in (*self._links, *(() if self._newcomer is None else (self._newcomer,))):
             if not (link.is_up or link.proved):
                 link.close()
                 continue
-            if link.is_up or self.link is not None:
-                link.leave(is_used=link is self.link)
+            # Another process of this node ID has a link of its own.
+            is_used = current is None or link is current or link.incarnation != current.incarnation
+            if link.is_up or not is_used:
+                link.leave(is_used=is_used)
             # Otherwise the peer, to which we have proved ourselves, may use it already: it gets its goodbye from the
             # link's next owner, once the peer has proved itself.
             if not link.closed:
                 leaving.append(link)
-        if self._newcomer is not None:
-            self._newcomer.close()
         self._links.clear()
         self._newcomer = None
         self._hopes.clear()

@@ -52,6 +52,27 @@ def test_greeting_that_comes_after_our_goodbye_is_not_answered(node: Node) -> No
     leaving.join()
 
 
+def proved(node: Node, name: str) -> int:
+    """Return on how many connections with a peer the node has proved itself."""
+    peer: Any = network_of(node).peers.get(name)
+    return 0 if peer is None else sum(link.proved for link in peer._links)
+
+
+def prove(peer: RawPeer) -> None:
+    peer.sock.sendall(peer.handshake.prove())
+    while not peer.handshake.is_open:
+        peer.handshake.receive(peer._read())
+    peer._feed(peer.handshake.leftover)
+
+
+def read_to_the_end(peer: RawPeer) -> list[Any]:
+    """Return the packets that came, without heartbeats and the question whether an older process is there."""
+    with contextlib.suppress(EOFError):
+        while True:
+            peer._feed(peer._read())
+    return [packet for packet in peer._packets if packet and packet[1] != "time"]
+
+
 @pytest.mark.parametrize(("extras", "goodbyes"), [(OURS, [["", "bye"]]), ((), [])], ids=["ours", "Perl's"])
 def test_peer_that_knows_us_already_gets_a_goodbye_once_we_know_it(
     node: Node, extras: Any, goodbyes: list[Any]
@@ -59,20 +80,48 @@ def test_peer_that_knows_us_already_gets_a_goodbye_once_we_know_it(
     """For it the link may have been up when we left, and it would take this for a link that is lost."""
     peer = RawPeer.dial(node, extras=extras)
     peer.greet()
-    wait_until(lambda: any(link.proved for peer in network_of(node).peers.values() for link in peer._links))
+    wait_until(lambda: proved(node, peer.name))
     leaving = gevent.spawn(node.shutdown, 5)
     turns(5)
-    peer.sock.sendall(peer.handshake.prove())
-    while not peer.handshake.is_open:
-        peer.handshake.receive(peer._read())
-    peer._feed(peer.handshake.leftover)
-    with contextlib.suppress(EOFError):
-        while True:
-            peer._feed(peer._read())
-    assert [packet for packet in peer._packets if packet] == goodbyes
+    prove(peer)
+    assert read_to_the_end(peer) == goodbyes
     peer.close()
     leaving.join(timeout=2)
     assert leaving.dead, "it waits for nothing else"
+
+
+@pytest.mark.parametrize("is_up", [True, False], ids=["waits for the old one", "in the middle of its handshake"])
+def test_another_process_of_a_node_gets_a_goodbye_as_well(node: Node, is_up: bool) -> None:
+    """It was started again, perhaps, and the link of the old one is not known to be lost yet."""
+    old = RawPeer.dial(node, extras=OURS).shake()
+    new = RawPeer.dial(node, extras=(*OUR_PROVIDER, ("uniq", "another process")))
+    new.greet()
+    wait_until(lambda: proved(node, new.name) == 2)
+    if is_up:
+        prove(new)
+        wait_until(lambda: network_of(node).peers[new.name]._newcomer is not None)
+    leaving = gevent.spawn(node.shutdown, 5)
+    turns(5)
+    if not is_up:
+        prove(new)
+    for peer in (new, old):
+        assert read_to_the_end(peer) == [["", "bye"]]
+        peer.close()
+    leaving.join(timeout=2)
+    assert leaving.dead
+
+
+def test_peer_that_freezes_right_after_its_handshake_does_not_stop_a_shutdown(make_node: MakeNode) -> None:
+    node = make_node(heartbeat_interval=0.1, heartbeat_timeout=0.2, monitor_timeout=0.1)
+    peer = RawPeer.dial(node, extras=OURS)
+    peer.greet()
+    wait_until(lambda: proved(node, peer.name))
+    leaving = gevent.spawn(node.shutdown, None)
+    turns(5)
+    prove(peer)
+    leaving.join(timeout=5)
+    assert leaving.dead
+    peer.close()
 
 
 @pytest.mark.parametrize("is_reset", [True, False], ids=["reset", "closed"])
