@@ -320,23 +320,6 @@ def test_wrong_fragment_is_refused(sent: list[list[Any]], why: str) -> None:
     assert why in str(caught.value)
 
 
-@pytest.mark.parametrize("piece", [1, 7, 1000])
-def test_packet_may_be_as_large_as_a_whole_one_and_no_larger(piece: int) -> None:
-    limits = Limits(1000)
-    for extra in (0, 1):
-        packet = ["p", bytes(1000 - 6 + extra)]
-        encoded = encode(packet)
-        assert len(encoded) == 1000 + extra
-        assembler = Assembler(limits)
-        pieces = [encoded[begin : begin + piece] for begin in range(0, len(encoded), piece)]
-        if not extra:
-            assert [assembler.feed([each]) for each in pieces][-1] == packet
-            continue
-        with pytest.raises(FramingError, match="more than 1000 bytes"):
-            for each in pieces:
-                assembler.feed([each])
-
-
 def test_elements_are_counted_across_fragments() -> None:
     limits = Limits(2**20, 300_000)
     encoded = encode(["p", *([None] * 400_000)])

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -122,42 +123,43 @@ def test_what_does_not_show_a_whole_header_is_left_to_the_decoder(beginning: byt
     assert LongBinary.find(beginning) is None
 
 
+def put_together(data: bytes, limits: Limits, piece: int) -> list[Any] | None:
+    """Return the packet that arrives in fragments of this many bytes."""
+    assembler = Assembler(limits)
+    return [assembler.feed([data[begin : begin + piece]]) for begin in range(0, len(data), piece)][-1]
+
+
 @pytest.mark.parametrize("piece", [1, 7, 1000])
 @pytest.mark.parametrize("tail", [[], ["x" * 9]], ids=["at the end", "not at the end"])
-def test_limit_is_exact(piece: int, tail: list[str]) -> None:
-    limits = Limits(1000)
-    for extra in (0, 1):
-        packet = ["p", bytes(1000 - len(with_long_headers(["p", b"", *tail])) + extra), *tail]
-        data = with_long_headers(packet)
-        assembler = Assembler(limits)
-        pieces = [data[begin : begin + piece] for begin in range(0, len(data), piece)]
-        if not extra:
-            assert [assembler.feed([each]) for each in pieces][-1] == packet
-            continue
-        with pytest.raises(FramingError, match="more than 1000 bytes"):
-            for each in pieces:
-                assembler.feed([each])
+@pytest.mark.parametrize("encoder", [encode, with_long_headers], ids=["decoded", "put together"])
+def test_limit_is_exact(piece: int, tail: list[str], encoder: Callable[[list[Any]], bytes]) -> None:
+    limits, around = Limits(1000), len(encoder(["p", bytes(900), *tail])) - 900
+    packet = ["p", bytes(1000 - around), *tail]
+    assert put_together(encoder(packet), limits, piece) == packet
+    packet[1] += b"1"
+    with pytest.raises(FramingError, match="more than 1000 bytes"):
+        put_together(encoder(packet), limits, piece)
 
 
 @pytest.mark.parametrize("piece", [50_000, 2**20])
-def test_elements_around_it_are_counted_as_in_any_large_packet(piece: int) -> None:
-    limits = Limits(2**20, 1000)
-    for size, count, is_refused in (
+@pytest.mark.parametrize(
+    ("size", "count", "is_refused"),
+    [
         (UNCOUNTED_BYTES, 1000, False),
         (UNCOUNTED_BYTES, 1001, True),
         (UNCOUNTED_BYTES - 50_000, 50_000, True),
         (UNCOUNTED_BYTES - 50_000, 40_000, False),  # in all it is not large
-    ):
-        packet = ["p", bytes(size), [None] * (count - 4)]
-        data = encode(packet)
-        assembler = Assembler(limits)
-        pieces = [data[begin : begin + piece] for begin in range(0, len(data), piece)]
-        if not is_refused:
-            assert [assembler.feed([each]) for each in pieces][-1] == packet
-            continue
-        with pytest.raises(FramingError, match="more than 1000 elements"):
-            for each in pieces:
-                assembler.feed([each])
+    ],
+)
+def test_elements_around_it_are_counted_as_in_any_large_packet(
+    piece: int, size: int, count: int, is_refused: bool
+) -> None:
+    packet, limits = ["p", bytes(size), [None] * (count - 4)], Limits(2**20, 1000)
+    if not is_refused:
+        assert put_together(encode(packet), limits, piece) == packet
+        return
+    with pytest.raises(FramingError, match="more than 1000 elements"):
+        put_together(encode(packet), limits, piece)
 
 
 @pytest.mark.parametrize(
