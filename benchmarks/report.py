@@ -144,8 +144,8 @@ def disturbance(run: Run) -> str:
         return ""
     half, most = shares[len(shares) // 2], shares[-1]
     return (
-        f"Other processes took {100 * half:.0f} % of one processor during the quieter half of the runs at most, "
-        f"and {100 * most:.0f} % during the least quiet one."
+        f"Other processes took at most {100 * half:.0f} % of one processor during the quieter half of the runs, "
+        f"and {100 * most:.0f} % during the noisiest."
     )
 
 
@@ -336,7 +336,7 @@ def _latencies(run: Run) -> None:
             if points:
                 axis.plot(*zip(*points, strict=True), style, color=f"C{number}", marker="o", label=f"{label}, {name}")
     axis.set(yscale="log", xlabel="load, % of the possible rate", ylabel="ms until the answer")
-    figure.legend(fontsize=8, loc="outside right upper")
+    figure.legend(fontsize=8, loc="outside right upper", handlelength=5)  # long enough to show the dashes
     _save(figure, "latency")
 
 
