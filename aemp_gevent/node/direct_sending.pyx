@@ -5,6 +5,7 @@
 A method of a C class that is not bound like one of Python is called directly by the interpreter, which saves a tenth.
 """
 
+from aemp_gevent.peers.remote_port cimport RemotePort
 from aemp_gevent.ports.c_calls cimport PyObject, append, find, untrack
 from aemp_gevent.ports.port cimport Receiver
 
@@ -40,7 +41,11 @@ cdef class DirectSending:
         while not target.state:
             self._scheduler.enqueue(target)
         untrack(msg)
-        append(target.mailbox, msg)
+        mailbox = target.mailbox
+        if type(mailbox) is RemotePort:
+            (<RemotePort>mailbox).append(msg)
+        else:
+            append(mailbox, msg)
 
     def _send_elsewhere(self, port, msg):
         """Send a message to a port that :meth:`snd` did not find."""

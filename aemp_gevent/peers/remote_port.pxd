@@ -11,6 +11,7 @@ cdef class RemotePort(MonitoredRemote):
     cdef public long long asked_at
     cdef public bint has_unique_name, is_kept, is_shunned, is_spawned
 
+    cpdef append(self, message)
     cpdef call(self, message, reply, left, chain, trace=*)
     cpdef monitor(self, Job monitor)
     cpdef unmonitored(self)
