@@ -22,6 +22,7 @@ cdef class SocketTransport:
     cdef public bint _flush_asked, _has_descriptor, _is_filling, _awaits_room, _is_sending, _finishing, _closed, _is_over
 
     cpdef _readable(self)
+    cpdef _send_answers(self)
     @cython.locals(size=Py_ssize_t)
     cpdef write(self, data)
     cpdef _end_batch(self)

@@ -4,7 +4,8 @@
 Reading happens in an I/O callback on the hub instead of a reader greenlet, which
 saves two switches (9 microseconds a round trip). Writing is deferred to the end of the
 loop iteration, so that a burst costs one system call per batch instead of one per
-message (0.4 instead of 4.2 microseconds each).
+message (0.4 instead of 4.2 microseconds each). What answers a read leaves right behind
+it, because a callback of the loop costs as much as 1,000 instructions of the processor.
 
 The sockets are gevent's own, set non-blocking, so it makes no difference whether the
 program is monkey-patched. Nothing here knows what the bytes mean.
@@ -116,7 +117,7 @@ class Transport(Protocol):
         """Begin to read."""
 
     def write(self, data: bytes) -> None:
-        """Queue bytes; they leave at the end of the loop iteration."""
+        """Queue bytes; they leave at the end of the read that is handled, or else of the loop iteration."""
 
     def finish(self) -> None:
         """Shut our sending side down once everything written has left."""
@@ -311,7 +312,11 @@ class SocketTransport:
                 self._break(_text_of(error))
                 return
             if data:
+                is_first = not self._flush_asked
+                self._flush_asked = True  # what answers it leaves right behind it, without a callback
                 sink.on_data(data)
+                if is_first:
+                    self._send_answers()
             elif self._send_error:  # which the system tells once, and then it is an end like any other
                 self._break(self._send_error)
             else:
@@ -321,6 +326,13 @@ class SocketTransport:
             # Ctrl-C may raise on the hub, too, and then it is unknown how much was read and handled.
             self._cut_off()
             raise
+
+    def _send_answers(self) -> None:
+        """Send what was written while a read was handled, if anything was."""
+        if self.buffered:
+            self._send_next()
+        else:
+            self._flush_asked = False
 
     def _read_rest(self) -> None:
         """Pass on what had arrived before writing failed: the other side's last bytes may say why."""

@@ -192,7 +192,8 @@ class RawPeer:
         """Exchange greetings, and return the node's."""
         self.sock.sendall(self.handshake.start())
         while True:
-            events = self.handshake.receive(self._read())
+            # A line at a time: what follows may be the proof, and it is too early for that.
+            events = self.handshake.receive(self._read_line())
             if any(isinstance(event, PeerGreeted) for event in events):
                 assert self.handshake.peer is not None
                 return self.handshake.peer
@@ -204,10 +205,17 @@ class RawPeer:
         while not self.handshake.is_open:
             self.handshake.receive(self._read())
         self._feed(self.handshake.leftover)
+        turns(2)  # a node of this process has our proof then
         return self
 
-    def _read(self) -> bytes:
-        data = self.sock.recv(65536)
+    def _read_line(self) -> bytes:
+        line = self._read(1)
+        while not line.endswith(b"\n"):
+            line += self._read(1)
+        return line
+
+    def _read(self, most: int = 65536) -> bytes:
+        data = self.sock.recv(most)
         if not data:
             raise EOFError
         return data

@@ -433,6 +433,48 @@ def test_what_comes_is_read_in_pieces_of_the_buffer(pair: Pair) -> None:
     assert sink.reads >= 3
 
 
+def test_answers_to_what_was_read_leave_right_behind_it(pair: Pair) -> None:
+    """In one piece, and without a callback of the loop, each of which costs every round trip."""
+    transport, sink, far = pair
+    loop: Any = gevent.get_hub().loop
+    seen: list[bytes] = []
+
+    def answer(_data: bytes | memoryview) -> None:
+        loop.run_callback(lambda: seen.append(far._sock.recv(1000)))
+        for _ in range(3):
+            transport.write(b"abc")
+
+    sink.on_data = answer  # type: ignore[method-assign]
+    for _ in range(2):  # the first does not keep the second from leaving
+        far.send(b"?")
+        wait_until(lambda: bool(seen))
+        assert (seen.pop(), transport.buffered) == (b"abc" * 3, 0)
+    assert sink.rooms == 2
+
+
+def test_what_is_written_after_a_read_without_an_answer_leaves(pair: Pair) -> None:
+    transport, sink, far = pair
+    far.send(b"?")
+    wait_until(lambda: sink.data == b"?")
+    transport.write(b"abc")
+    assert far.recv(1000) == b"abc"
+
+
+def test_what_was_written_before_a_read_leaves_once_with_the_answers(pair: Pair) -> None:
+    transport, sink, far = pair
+    sink.on_data = lambda _data: transport.write(b"answer")  # type: ignore[method-assign]
+
+    def write_and_read() -> None:
+        transport.write(b"written, ")
+        transport._readable()
+
+    far.send(b"?")
+    on_hub(write_and_read)
+    assert far.recv(1000) == b"written, answer"
+    turns(1)
+    assert sink.rooms == 1
+
+
 def test_pause_and_resume(pair: Pair) -> None:
     transport, sink, far = pair
     transport.pause()
