@@ -14,7 +14,7 @@ import pytest
 
 from aemp_gevent.testing import MemoryNetwork, Proxy
 from aemp_gevent.transport.tls_transport import TlsTransport
-from aemp_gevent.transport.transport import WRITE_BYTES
+from aemp_gevent.transport.transport import WRITE_BYTES, Sink
 from aemp_gevent.wire.credentials import Credentials
 from tests.support.helpers import turns
 from tests.support.networking import Deaths, Inbox, MakeNode, RawListener, RawPeer, dial_each_other, name_of
@@ -196,7 +196,7 @@ class Inner:
         return data
 
 
-class Heard:
+class Heard(Sink):
     def __init__(self) -> None:
         self.rooms = 0
         self.data = b""
@@ -214,7 +214,7 @@ def test_large_message_is_encrypted_in_pieces_as_they_leave_and_small_ones_toget
     other.start()
     ups: list[object] = []
     transport = TlsTransport(inner, credentials.connect(is_client=True), gevent.get_hub(), ups.append)  # type: ignore[arg-type]
-    transport.start(heard)  # type: ignore[arg-type]
+    transport.start(heard)
     while not ups:
         other.receive(inner.flush())
         transport.on_data(memoryview(other.take()))
@@ -365,11 +365,11 @@ def test_what_is_written_when_there_is_room_is_encrypted_then(make_node: MakeNod
     transport = link_of(one, two).transport
     wait_until(lambda: not transport.buffered)
 
-    class Sink:
+    class Beating(Sink):
         def on_room(self) -> None:
             transport.write(b"\x90")  # a heartbeat
 
-    link, transport._sink = transport._sink, Sink()
+    link, transport._sink = transport._sink, Beating()
     try:
         transport.on_room()
         assert transport._inner.buffered
