@@ -1,4 +1,5 @@
 from aemp_gevent.ports cimport monitors
+from aemp_gevent.ports.c_calls cimport PURE, in_front
 from aemp_gevent.ports.monitors cimport MonitoredRemote
 from aemp_gevent.ports.port cimport Job
 

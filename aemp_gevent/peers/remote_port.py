@@ -15,7 +15,7 @@ for a while after the last monitor was cancelled, so that one call after another
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from aemp_gevent.addresses import ids
@@ -27,6 +27,11 @@ from aemp_gevent.ports.reasons import Reason
 from aemp_gevent.ports.scheduler import Scheduler
 from aemp_gevent.runtime.tracing import Trace, outgoing
 from aemp_gevent.wire.vocabulary import KIL1, MON0, MON1
+
+# Compiled, these names stand for a C function and for 0 (c_calls.pxd). Nothing can be assigned to them.
+in_front: Callable[[object, Message], list[Any]]
+PURE: bool
+globals().update(PURE=True)
 
 
 class Sender(Protocol):
@@ -170,8 +175,10 @@ class RemotePort(MonitoredRemote):
         """Send a message; the mailbox's part in ``snd``. See :func:`trace_messages`."""
         if _are_traced:
             self.append_traced(message)
-        else:
+        elif PURE:
             self._peer.post([self.name, *message])
+        else:
+            self._peer.post(in_front(self.name, message))
 
     def append_traced(self, message: Message) -> None:
         """Send a message with the current trace, if there is one."""

@@ -107,6 +107,23 @@ cdef extern from *:
         PyObject_GC_UnTrack(message);
     }
 
+    /* [first, *rest], in a list that need not grow. */
+    static inline PyObject *aemp_in_front(PyObject *first, PyObject *rest) {
+        PyObject *list;
+        Py_ssize_t place;
+        if (!PyTuple_Check(rest)) {
+            PyErr_SetString(PyExc_TypeError, "a message is a tuple");
+            return NULL;
+        }
+        list = PyList_New(PyTuple_GET_SIZE(rest) + 1);
+        if (list == NULL)
+            return NULL;
+        PyList_SET_ITEM(list, 0, Py_NewRef(first));
+        for (place = 0; place < PyTuple_GET_SIZE(rest); place++)
+            PyList_SET_ITEM(list, place + 1, Py_NewRef(PyTuple_GET_ITEM(rest, place)));
+        return list;
+    }
+
     typedef struct {
         PyObject_HEAD
         PyObject *weakreflist;
@@ -124,6 +141,7 @@ cdef extern from *:
         pass
     PyObject *find "aemp_find"(dict, object) except? NULL
     object append "aemp_append"(object, object)
+    list in_front "aemp_in_front"(object, object)
     object getcurrent "aemp_getcurrent"()
     Py_ssize_t getrefcount "aemp_references"(object)
     object popleft "aemp_popleft"(object)
