@@ -329,10 +329,10 @@ class SocketTransport:
 
     def _send_answers(self) -> None:
         """Send what was written while a read was handled, if anything was."""
+        self._flush_asked = False  # first: what a finalizer or a signal handler writes from here on asks for a flush
         if self.buffered:
+            self._flush_asked = True
             self._send_next()
-        else:
-            self._flush_asked = False
 
     def _read_rest(self) -> None:
         """Pass on what had arrived before writing failed: the other side's last bytes may say why."""
@@ -449,13 +449,14 @@ class SocketTransport:
             return
         if self._sink is not None:
             self._sink.on_room()  # which may write
+        self._flush_asked = False  # first, as in _send_answers()
         if self.buffered:
+            self._flush_asked = True
             self._await_room()
             return
         if self._awaits_room and not self._closed:
             self._writer.stop()
             self._awaits_room = False
-        self._flush_asked = False
         if self._is_filling:
             self._fill_no_more()
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import select
 import socket as std_socket
@@ -18,6 +19,7 @@ from aemp_gevent import is_compiled
 from aemp_gevent.transport import transport as transport_module
 from aemp_gevent.transport.transport import LEAST_WRITE_BYTES, MANY_MESSAGES, WRITE_BYTES, SocketTransport
 from tests.support.helpers import on_hub, turns, wait_until
+from tests.support.injecting import Injector, between_bytecodes
 
 
 class Sink(transport_module.Sink):
@@ -366,6 +368,44 @@ def test_finalizers_that_write_neither_lose_nor_repeat_anything(pair: Pair, monk
     while len(got) < 8 * len(written) or transport.buffered:
         got += far.recv(100_000)
     assert sorted(got[start : start + 8] for start in range(0, len(got), 8)) == sorted(written)
+
+
+def test_what_a_finalizer_writes_while_waiting_for_room_ends_leaves(pair: Pair) -> None:
+    """No later write takes it along, as there may be none for a long time."""
+    transport, _sink, far = pair
+    watcher = transport._writer
+
+    class Watcher:
+        start, close = watcher.start, watcher.close
+
+        def stop(self) -> None:
+            watcher.stop()
+            if transport._awaits_room and not transport._closed:
+                transport.write(b"end")
+
+    transport._writer = Watcher()
+    size = 10_000_000
+    transport.write(bytes(size))
+    got = 0
+    while got < size + 3:
+        got += len(far.recv(1_000_000))
+    assert got == size + 3
+
+
+@between_bytecodes
+def test_what_a_signal_handler_writes_while_a_read_is_handled_leaves(pair: Pair) -> None:
+    transport, sink, far = pair
+    for number in itertools.count(1):
+        chosen, reads = {number}, sink.reads
+        traced = ("transport/transport.py",)
+        with Injector(lambda: transport.write(b"x"), chosen.__contains__, traced=traced) as injector:
+            far.send(b"?")
+            wait_until(lambda reads=reads: sink.reads > reads)  # type: ignore[misc]
+            turns(3)
+        if not injector.fired:
+            break
+        assert far.recv(1000) == b"x"
+    assert number > 1
 
 
 def test_interrupt_of_a_write_ends_the_connection(pair: Pair) -> None:
