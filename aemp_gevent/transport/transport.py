@@ -117,7 +117,7 @@ class Transport(Protocol):
         """Begin to read."""
 
     def write(self, data: bytes) -> None:
-        """Queue bytes; they leave at the end of the read that is handled, or else of the loop iteration."""
+        """Queue bytes; they leave at the end of the loop iteration, or sooner."""
 
     def finish(self) -> None:
         """Shut our sending side down once everything written has left."""
