@@ -170,6 +170,7 @@ def test_the_error_of_the_system_is_reported_in_its_words_and_once(pair: Pair, b
     wait_until(lambda: sink.broken)
     turns(3)
     assert sink.broken == ["Connection reset by peer"]
+    assert transport.buffered == 0
 
 
 @pytest.mark.parametrize("error", [InterruptedError, BlockingIOError])
